@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* commands.h - the commands; each returns an exit code and has then said what was wrong. */
+#ifndef STREAMDB_COMMANDS_H
+#define STREAMDB_COMMANDS_H
+
+#include "cli.h"
+
+int command_insert(cli *c);
+int command_read(cli *c); /* get and stream */
+int command_search(cli *c);
+int command_delete(cli *c);
+int command_stat(cli *c);
+int command_versions(cli *c);
+int command_watch(cli *c);
+int command_flush(cli *c);
+int command_stats(cli *c);
+int command_ping(cli *c);
+int command_check(cli *c);
+
+#endif

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: LGPL-3.0-or-later
+# Functions that add tests.
+#
+#   sdb_test(NAME [SOURCES ...] [LIBRARIES ...] [LABELS ...] [TIMEOUT s] [ARGS ...])
+#       a program linked with Check, run by CTest under NAME
+#   sdb_tests_in_folder(PART [LIBRARIES ...] [TIMEOUT s])
+#       every test_*.c of the folder as a program PART.*, labelled PART, and `concurrent` when its name says so
+
+function(sdb_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ARGS")
+  sdb_program(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LIBRARIES} PkgConfig::CHECK)
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 600)
+  endif()
+  add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+endfunction()
+
+function(sdb_tests_in_folder part)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "LIBRARIES")
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/test_*.c)
+  foreach(source IN LISTS sources)
+    get_filename_component(stem ${source} NAME_WE)
+    string(REGEX REPLACE "^test_" "" stem ${stem})
+    set(labels ${part})
+    if(stem MATCHES "concurrent")
+      list(APPEND labels concurrent)
+    endif()
+    sdb_test(${part}.${stem} SOURCES ${source} LIBRARIES ${arg_LIBRARIES} LABELS ${labels} TIMEOUT "${arg_TIMEOUT}")
+  endforeach()
+endfunction()

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* sdb/sdb.h - StreamDB's embedded engine.
+ *
+ * Binary documents of 0 bytes to 256 MB at string paths of 1 to 1,024 arbitrary bytes. What was acknowledged as durable survives a
+ * crash at any point; wrong bytes are never returned; "not found" is never said falsely.
+ *
+ *     sdb *db;
+ *     sdb_open("things.sdb", NULL, &db);
+ *     sdb_put(db, "/a/b", 4, "hello", 5, NULL, NULL);
+ *     sdb_get_alloc(db, "/a/b", 4, SDB_CURRENT, &data, &size, NULL);
+ *     sdb_free(db, data);
+ *     sdb_close(db);
+ *
+ * Caveats, first:
+ *   - A handle does not survive fork(): the child must not touch it.
+ *   - One handle per database file and process; a second open answers SDB_LOCKED.
+ *   - SDB_NONE may lose every commit since the last flush or checkpoint in a crash, SDB_BUFFERED those of the last
+ *     `buffered_interval_ms`. Neither loses order: what survives is the state at some moment, whole.
+ *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open again.
+ *   - SDB_CORRUPT names damage that was found. It is never returned for something that is merely absent.
+ *
+ * Thread rule: every function may be called by any thread at any time, except that a cursor, reader or writer belongs to one thread
+ * at a time and must be closed before its database.
+ * Sizes are in bytes, times in milliseconds since 1970 (UTC), unless a name says otherwise.
+ * Errors: functions return SDB_OK (0) or a negative code. On an error outputs are untouched and the database is as before.
+ */
+#ifndef SDB_SDB_H
+#define SDB_SDB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SDB_API __attribute__((visibility("default")))
+#define SDB_MUST_USE __attribute__((warn_unused_result))
+#else
+#define SDB_API
+#define SDB_MUST_USE
+#endif
+
+#define SDB_VERSION_STRING "1.0.0"
+#define SDB_MAX_PATH 1024u                /* bytes of a path */
+#define SDB_MAX_DOCUMENT 268435456u       /* bytes of a document, unless options say less */
+#define SDB_CHUNK 65536u                  /* unit of reading and checking large contents */
+
+/* --- Errors ------------------------------------------------------------------------------------------------------------------- */
+
+/* name, value, sentence */
+#define SDB_ERRORS(X)                                                                                                            \
+  X(SDB_OK, 0, "done")                                                                                                           \
+  X(SDB_IO, -1, "the storage reported an input/output error")                                                                    \
+  X(SDB_NOT_FOUND, -2, "there is no such document or version")                                                                   \
+  X(SDB_INVALID, -3, "an argument is not valid")                                                                                 \
+  X(SDB_NO_MEMORY, -4, "out of memory")                                                                                          \
+  X(SDB_CONFLICT, -5, "the condition on the version does not hold")                                                              \
+  X(SDB_TOO_LARGE, -6, "the document is larger than the database accepts")                                                       \
+  X(SDB_CORRUPT, -7, "stored data is damaged")                                                                                   \
+  X(SDB_FULL, -8, "no space is left for writing; deletes still work")                                                            \
+  X(SDB_READ_ONLY, -9, "the database is open for reading only")                                                                  \
+  X(SDB_LOCKED, -10, "the database is in use by another process or handle")                                                      \
+  X(SDB_NOT_A_DATABASE, -11, "the file is not a StreamDB database")                                                              \
+  X(SDB_UNSUPPORTED, -12, "the file needs a newer edition of this library")                                                      \
+  X(SDB_MISMATCH, -13, "the log does not belong to the data file")                                                               \
+  X(SDB_SYNC_FAILED, -14, "an earlier sync failed; nothing more is written until the database is opened again")                  \
+  X(SDB_DENIED, -15, "permission denied")                                                                                        \
+  X(SDB_SMALL_BUFFER, -16, "the buffer is too small for the document")                                                           \
+  X(SDB_END, -17, "there is nothing further")                                                                                    \
+  X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")
+
+enum {
+#define SDB_X(name, value, text) name = value,
+  SDB_ERRORS(SDB_X)
+#undef SDB_X
+};
+
+typedef struct sdb sdb; /* an open database */
+
+/* One sentence for a code; static, never NULL. */
+SDB_API const char *sdb_strerror(int code);
+
+/* The sentence of the most recent failure on this handle, with names and numbers; copied, cut and NUL-terminated. Empty if none. */
+SDB_API void sdb_message(sdb *db, char *buf, size_t len);
+
+/* --- Opening ------------------------------------------------------------------------------------------------------------------ */
+
+typedef enum sdb_durability {
+  SDB_DEFAULT = 0,  /* what the options of the database say */
+  SDB_DURABLE = 1,  /* on return the commit is on the device */
+  SDB_BUFFERED = 2, /* on return it is visible; it is on the device within `buffered_interval_ms` */
+  SDB_NONE = 3      /* on return it is visible; it is on the device after the next flush, checkpoint or durable commit */
+} sdb_durability;
+
+struct sdb_storage;
+
+/* Set with sdb_options_init(), then change what you like. */
+typedef struct sdb_options {
+  size_t size;                       /* sizeof(sdb_options) */
+  const struct sdb_storage *storage; /* NULL: files of the operating system. Must outlive the database */
+  bool create;                       /* true: make the database when the file does not exist */
+  bool read_only;                    /* false */
+  bool use_mmap;                     /* true: read clean pages through a mapping where the storage has one */
+  bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
+  uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
+  uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
+  uint32_t versions_to_keep;         /* 2: 1 or 2 readable versions of a document */
+  uint64_t max_document_size;        /* 256 MB */
+  uint64_t max_db_size;              /* 8 TB; the data file never grows beyond it */
+  sdb_durability durability;         /* SDB_DURABLE; what SDB_DEFAULT means */
+  uint32_t buffered_interval_ms;     /* 100 */
+  uint32_t wal_segment_size;         /* 16 MB; a multiple of 4,096, 64 KB to 1 GB; used at creation */
+  uint64_t checkpoint_wal_bytes;     /* 64 MB of log between checkpoints */
+  uint64_t change_log_bytes;         /* 16 MB of log kept behind the checkpoint */
+  char *message;                     /* where sdb_open() puts its sentence when it fails; may be NULL */
+  size_t message_size;
+} sdb_options;
+
+SDB_API void sdb_options_init(sdb_options *options);
+
+/* Opens, creating the file if asked, and recovers what a crash left. `options` NULL: the defaults. The name is copied.
+ * SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_MISMATCH, SDB_INVALID, SDB_DENIED, SDB_FULL, SDB_IO,
+ * SDB_NO_MEMORY. A log with damage in the middle opens read-only: see sdb_stats.log_damaged. */
+SDB_API SDB_MUST_USE int sdb_open(const char *name, const sdb_options *options, sdb **db);
+
+/* Finishes background work, checkpoints and closes; afterwards the data file alone is the database. Takes NULL. The handle is gone
+ * whatever is returned; an error means that the last checkpoint did not succeed, which loses nothing: the next open recovers. */
+SDB_API int sdb_close(sdb *db);
+
+/* --- Documents ---------------------------------------------------------------------------------------------------------------- */
+
+#define SDB_CURRENT 0u              /* as a version: the current one */
+#define SDB_ANY UINT32_MAX          /* as an expectation: no condition */
+#define SDB_ABSENT 0u               /* as an expectation: there must be no document at the path */
+
+typedef struct sdb_info {
+  uint8_t id[16];    /* UUID v7 of the document */
+  uint32_t version;  /* of what was read */
+  uint32_t oldest;   /* oldest version that can be read; valid for the current version */
+  uint64_t size;     /* of the content */
+  uint64_t time_ms;  /* when the version was made */
+  uint32_t digest;   /* CRC32C of the content */
+} sdb_info;
+
+typedef struct sdb_put_options {
+  size_t size;               /* sizeof(sdb_put_options) */
+  sdb_durability durability; /* SDB_DEFAULT */
+  uint32_t expect;           /* SDB_ANY; SDB_ABSENT; or the version that must be current: else SDB_CONFLICT */
+  const uint8_t *token;      /* NULL, or 16 bytes naming this write: a second put with the token of a kept version of the document
+                                changes nothing and reports that version, so that a retry is harmless */
+  bool defer;                /* durable only: return once the commit has its place in the order; nobody sees it and nobody may be told
+                                before sdb_wait() of its sequence returns */
+} sdb_put_options;
+SDB_API void sdb_put_options_init(sdb_put_options *options);
+
+typedef struct sdb_commit {
+  uint64_t sequence;          /* of the commit; rising */
+  sdb_info info;              /* of the version made (deleted: the last one) */
+  sdb_durability reached;     /* SDB_DURABLE, SDB_BUFFERED or SDB_NONE */
+  bool created;               /* a new document came into being */
+  bool repeated;              /* the write token was known: nothing was done */
+} sdb_commit;
+
+/* Makes `data` the current version of the document at `path`. `options` and `commit` may be NULL. `data` is copied; it may be NULL
+ * when `len` is 0. Costs a copy into the log and one into a page, and a share of one sync; above half a page the content is written
+ * to the data file once, synced, and named by the log.
+ * SDB_INVALID (path), SDB_TOO_LARGE, SDB_CONFLICT, SDB_FULL, SDB_READ_ONLY, SDB_SYNC_FAILED, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len,
+                                 const sdb_put_options *options, sdb_commit *commit);
+
+/* Deletes the document with all its versions. SDB_NOT_FOUND when there is none, and then nothing was written; the answer waits
+ * until what it rests on is durable. Uses durability, defer and expect of the options. */
+SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *options, sdb_commit *commit);
+
+/* Returns once every commit up to `sequence` is durable and visible. SDB_SYNC_FAILED: it is not known whether it is. */
+SDB_API SDB_MUST_USE int sdb_wait(sdb *db, uint64_t sequence);
+
+/* Copies the content of a version (SDB_CURRENT, or a number) into `buf`. *size is set to the content's size, also when the answer is
+ * SDB_SMALL_BUFFER. `info` may be NULL. One copy, no allocation.
+ * SDB_NOT_FOUND, SDB_SMALL_BUFFER, SDB_CORRUPT, SDB_INVALID, SDB_IO, SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size,
+                                 sdb_info *info);
+
+/* The same into memory of the engine's allocator, released with sdb_free(). An empty document gives a pointer as well. */
+SDB_API SDB_MUST_USE int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, void **data, size_t *size,
+                                       sdb_info *info);
+SDB_API void sdb_free(sdb *db, void *p);
+
+/* Copies at most `len` bytes from `offset`; *got says how many: less only at the end, 0 at or beyond it. Checks whole chunks. */
+SDB_API SDB_MUST_USE int sdb_get_range(sdb *db, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf,
+                                       size_t len, size_t *got, sdb_info *info);
+
+/* What is known of a version, without its content. SDB_NOT_FOUND, SDB_CORRUPT, SDB_INVALID, SDB_IO. */
+SDB_API SDB_MUST_USE int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_info *info);
+
+/* The readable versions, newest first, at most `cap`; *count is how many there are. SDB_NOT_FOUND, SDB_CORRUPT, SDB_INVALID. */
+SDB_API SDB_MUST_USE int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count);
+
+/* --- Search ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct sdb_cursor sdb_cursor;
+
+typedef struct sdb_entry {
+  const uint8_t *path; /* the cursor's; valid until its next call */
+  size_t path_len;
+  sdb_info info; /* zero unless the cursor was opened with `infos` */
+} sdb_entry;
+
+/* Walks the paths that begin with `prefix` (0 bytes: all), in byte order, in the state of the moment of the call. With `after` only
+ * paths behind it: the last path seen is all one needs to go on, also after a restart. `infos`: fill sdb_entry.info, one more page
+ * touch an entry. A cursor pins the state it reads: close it soon. SDB_INVALID, SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len,
+                                         bool infos, sdb_cursor **cursor);
+/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO. */
+SDB_API SDB_MUST_USE int sdb_cursor_next(sdb_cursor *cursor, sdb_entry *entry);
+SDB_API void sdb_cursor_close(sdb_cursor *cursor);
+
+/* --- Streams ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct sdb_reader sdb_reader;
+typedef struct sdb_writer sdb_writer;
+
+/* Reads one version piece by piece, from the state of the moment of the call, whatever is written meanwhile. Holds one chunk. */
+SDB_API SDB_MUST_USE int sdb_reader_open(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_reader **reader);
+SDB_API const sdb_info *sdb_reader_info(const sdb_reader *reader);
+/* At most `len` bytes; *got 0 means the end. SDB_CORRUPT names the chunk in sdb_message(). */
+SDB_API SDB_MUST_USE int sdb_reader_read(sdb_reader *reader, void *buf, size_t len, size_t *got);
+/* Goes to `offset`; beyond the end is SDB_INVALID. */
+SDB_API SDB_MUST_USE int sdb_reader_seek(sdb_reader *reader, uint64_t offset);
+SDB_API void sdb_reader_close(sdb_reader *reader);
+
+#define SDB_UNKNOWN_SIZE UINT64_MAX
+/* Writes one document piece by piece in constant memory (about 1 MB). `size_hint` is the exact size if it is known (the commit is
+ * SDB_INVALID when it was another), else SDB_UNKNOWN_SIZE. Nothing is visible before sdb_writer_commit(). */
+SDB_API SDB_MUST_USE int sdb_writer_open(sdb *db, const void *path, size_t path_len, uint64_t size_hint,
+                                         const sdb_put_options *options, sdb_writer **writer);
+SDB_API SDB_MUST_USE int sdb_writer_write(sdb_writer *writer, const void *data, size_t len);
+/* As sdb_put() for what was written. The writer is gone whatever is returned. */
+SDB_API SDB_MUST_USE int sdb_writer_commit(sdb_writer *writer, sdb_commit *commit);
+/* Forgets what was written and releases the writer. Takes NULL. */
+SDB_API void sdb_writer_abort(sdb_writer *writer);
+
+/* --- Care --------------------------------------------------------------------------------------------------------------------- */
+
+/* On return every commit acknowledged so far is durable. SDB_SYNC_FAILED, SDB_IO. */
+SDB_API SDB_MUST_USE int sdb_flush(sdb *db);
+
+/* Brings the data file up to date and releases log and freed space. Others read and write meanwhile. */
+SDB_API SDB_MUST_USE int sdb_checkpoint(sdb *db);
+
+/* Does at most about `budget` units (pages) of background work; *more says whether some is left. For databases without threads. */
+SDB_API SDB_MUST_USE int sdb_step(sdb *db, unsigned budget, bool *more);
+
+typedef struct sdb_stats {
+  size_t size; /* set to sizeof(sdb_stats) before the call */
+  uint8_t database_id[16];
+  uint64_t epoch;
+  uint64_t sequence;          /* last visible commit */
+  uint64_t synced_sequence;   /* last durable commit */
+  uint64_t documents, names;
+  uint64_t content_bytes;     /* current versions */
+  uint64_t page_size, file_bytes, free_bytes, log_bytes;
+  uint64_t heap_pages, heap_live_bytes;
+  uint64_t dirty_pages, cached_pages;
+  uint64_t checkpoints, checkpoint_ms; /* how many since open; time of the last one */
+  uint64_t puts, gets, deletes, commits, syncs;
+  uint64_t cache_hits, cache_misses;   /* without mmap */
+  uint64_t pins;                       /* open cursors and readers */
+  uint64_t corruptions;                /* damaged pages, records and chunks met since open */
+  uint64_t recovered_commits;          /* replayed at open */
+  bool log_damaged;                    /* the log had damage in the middle: open read-only */
+  bool sync_failed;
+} sdb_stats;
+SDB_API SDB_MUST_USE int sdb_get_stats(sdb *db, sdb_stats *stats);
+
+typedef struct sdb_check_report {
+  size_t size; /* set to sizeof(sdb_check_report) before the call */
+  uint64_t pages, free_pages, fixed_pages, heap_pages, tree_pages, table_pages, extent_pages;
+  uint64_t documents, versions, names, bytes;
+  uint64_t problems;
+} sdb_check_report;
+
+/* Proves that every page is reachable exactly once or free or held for a reason, that trees, table and records agree, and that
+ * every checksum holds. Each problem is told to `problem` (may be NULL) as one sentence. Writers wait meanwhile, readers do not.
+ * SDB_OK also when there are problems: look at the count. SDB_NO_MEMORY, SDB_IO. */
+SDB_API SDB_MUST_USE int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user, sdb_check_report *report);
+
+/* CRC32C of `len` bytes continuing `crc` (0 to begin): the digest of documents. */
+SDB_API uint32_t sdb_crc32c(uint32_t crc, const void *data, size_t len);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* api.c - opening, closing, single documents, care; the contract is sdb/sdb.h. */
+#include <stdio.h>
+
+#include "codec.h"
+#include "db.h"
+
+const char *sdb_strerror(int code) {
+  switch (code) {
+#define SDB_X(name, value, text) \
+  case value: return text;
+    SDB_ERRORS(SDB_X)
+#undef SDB_X
+    default: return "unknown error code";
+  }
+}
+
+void sdb_message(sdb *db, char *buf, size_t len) {
+  if (!len) return;
+  mutex_lock(&db->e.message_lock);
+  snprintf(buf, len, "%s", db->e.message);
+  mutex_unlock(&db->e.message_lock);
+}
+
+void sdb_options_init(sdb_options *o) {
+  *o = (sdb_options){.size = sizeof *o,
+                     .create = true,
+                     .use_mmap = true,
+                     .threads = true,
+                     .page_size = 8192,
+                     .page_cache_size = 2048,
+                     .versions_to_keep = 2,
+                     .max_document_size = SDB_MAX_DOCUMENT,
+                     .max_db_size = 8ull << 40,
+                     .durability = SDB_DURABLE,
+                     .buffered_interval_ms = 100,
+                     .wal_segment_size = 16 << 20,
+                     .checkpoint_wal_bytes = 64 << 20,
+                     .change_log_bytes = 16 << 20};
+}
+
+void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = sizeof *o, .expect = SDB_ANY}; }
+
+/* --- Opening ------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *options_wrong(const sdb_options *o) {
+  geometry g;
+  if (o->size != sizeof *o) return "options were not set with sdb_options_init of this library";
+  if (!geometry_init(&g, o->page_size)) return "page_size must be 4096, 8192, 16384, 32768 or 65536";
+  if (o->page_cache_size < 64) return "page_cache_size must be at least 64 pages";
+  if (o->versions_to_keep < 1 || o->versions_to_keep > 2) return "versions_to_keep must be 1 or 2";
+  if (o->max_document_size > SDB_MAX_DOCUMENT) return "max_document_size must be at most 268435456";
+  if (o->wal_segment_size % LOG_SECTOR || o->wal_segment_size < 16 * LOG_SECTOR || o->wal_segment_size > 1u << 30)
+    return "wal_segment_size must be a multiple of 4096 from 65536 to 1073741824";
+  if (o->page_size > o->wal_segment_size / 4) return "wal_segment_size must be at least four times page_size";
+  if (o->durability > SDB_NONE) return "durability is not one of the known ones";
+  if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION)) return "the storage table has another version";
+  return NULL;
+}
+
+static pager_config config_of(const sdb *db) {
+  return (pager_config){.cache_pages = db->options.page_cache_size,
+                        .max_bytes = db->options.max_db_size,
+                        .use_mmap = db->options.use_mmap,
+                        .read_only = db->options.read_only};
+}
+
+/* The first checkpoint of a new file: an empty path tree and table. */
+static int create_first(sdb *db, pager *p) {
+  roots r = {.doc_limit = 1};
+  bool done = false;
+  pager_lock(p);
+  int rc = tree_create(p, &r.path_tree);
+  if (rc == SDB_OK) rc = table_create(p, &r.table);
+  if (rc == SDB_OK) pager_publish(p, pager_checkpoint_begin(p, &r));
+  pager_unlock(p);
+  if (rc != SDB_OK) return rc;
+  while (rc == SDB_OK && !done) rc = pager_checkpoint_step(p, 256, &done);
+  if (rc == SDB_OK) rc = pager_checkpoint_commit(p, LOG_SECTOR, 0, true);
+  pager_lock(p);
+  pager_checkpoint_end(p, rc == SDB_OK);
+  pager_unlock(p);
+  (void)db;
+  return rc;
+}
+
+static int create_file(sdb *db, const char *fresh) {
+  const sdb_storage *st = db->e.storage;
+  header h = {.page_size = db->options.page_size, .created_ms = st->now_ms(st->ctx)};
+  pager_config config = config_of(db);
+  pager *p = NULL;
+  sdb_file *file;
+  if (st->random(st->ctx, h.database_id, sizeof h.database_id) != SDB_OK || st->random(st->ctx, &h.epoch, sizeof h.epoch) != SDB_OK)
+    return env_fail(&db->e, SDB_IO, "no randomness for a database id");
+  int rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
+  if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot create %s: %s", fresh, sdb_strerror(rc));
+  rc = pager_create(&db->e, file, &config, &h, &p);
+  if (rc == SDB_OK) rc = create_first(db, p);
+  pager_close(p);
+  st->close(file);
+  if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, db->name);
+  if (rc == SDB_OK) rc = st->sync_dir(st->ctx, db->name);
+  if (rc != SDB_OK) st->remove(st->ctx, fresh);
+  return rc;
+}
+
+static int create(sdb *db) {
+  const sdb_storage *st = db->e.storage;
+  size_t len = strlen(db->name) + 16;
+  char *name = mem_alloc(&db->e, len);
+  sdb_file *stale;
+  if (!name) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory");
+  snprintf(name, len, "%s.log.0000", db->name);
+  int rc = st->open(st->ctx, name, SDB_OPEN_READ, &stale);
+  if (rc == SDB_OK) {
+    st->close(stale);
+    rc = env_fail(&db->e, SDB_MISMATCH, "%s does not exist, but %s of an earlier database does; move the log away or put the data file back", db->name, name);
+  } else if (rc == SDB_NOT_FOUND) {
+    snprintf(name, len, "%s.new", db->name);
+    rc = create_file(db, name);
+  }
+  mem_free(&db->e, name);
+  return rc;
+}
+
+static int open_file(sdb *db) {
+  const sdb_storage *st = db->e.storage;
+  unsigned flags = db->options.read_only ? SDB_OPEN_READ : SDB_OPEN_WRITE;
+  int rc = st->open(st->ctx, db->name, flags, &db->file);
+  if (rc == SDB_NOT_FOUND && db->options.create && !db->options.read_only) {
+    rc = create(db);
+    if (rc != SDB_OK) return rc;
+    rc = st->open(st->ctx, db->name, flags, &db->file);
+  }
+  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "there is no database %s", db->name);
+  if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot open %s: %s", db->name, sdb_strerror(rc));
+  rc = st->lock(db->file, !db->options.read_only);
+  if (rc == SDB_LOCKED) return env_fail(&db->e, rc, "%s is in use by another process or handle", db->name);
+  return rc == SDB_OK ? SDB_OK : env_fail(&db->e, rc, "cannot lock %s", db->name);
+}
+
+static int open_parts(sdb *db) {
+  pager_config config = config_of(db);
+  int rc = open_file(db);
+  if (rc == SDB_OK) rc = pager_open(&db->e, db->file, &config, &db->pager);
+  if (rc != SDB_OK) return rc;
+  const header *h = pager_header(db->pager);
+  log_config lc = {.segment_size = db->options.wal_segment_size,
+                   .keep_bytes = db->options.change_log_bytes,
+                   .epoch = h->epoch,
+                   .read_only = db->options.read_only};
+  memcpy(lc.database_id, h->database_id, 16);
+  db->roots = h->roots;
+  rc = log_open(&db->e, db->name, &lc, &db->log);
+  if (rc == SDB_OK) rc = table_new(&db->e, db->pager, &db->table);
+  if (rc != SDB_OK) return rc;
+  table_set_root(db->table, db->roots.table);
+  return recover(db);
+}
+
+static void release(sdb *db) {
+  env e = db->e;
+  log_close(db->log);
+  table_drop(db->table);
+  pager_close(db->pager);
+  e.storage->close(db->file);
+  mem_free(&e, db->dropped);
+  mem_free(&e, db->free_documents);
+  mem_free(&e, db->name);
+  mutex_destroy(&db->turn);
+  mutex_destroy(&db->work);
+  mutex_destroy(&db->bell_lock);
+  mutex_destroy(&db->e.message_lock);
+  cond_destroy(&db->turn_done);
+  cond_destroy(&db->claim_free);
+  cond_destroy(&db->bell);
+  mem_free(&e, db);
+}
+
+int sdb_open(const char *name, const sdb_options *options, sdb **out) {
+  sdb_options o;
+  sdb_options_init(&o);
+  if (options) o = *options;
+  const char *wrong = options_wrong(&o);
+  if (!name || !*name || !out) wrong = "a name and a place for the handle are needed";
+  if (wrong) {
+    if (options && options->size == sizeof o && o.message && o.message_size) snprintf(o.message, o.message_size, "%s", wrong);
+    return SDB_INVALID;
+  }
+  env e = {.storage = o.storage ? o.storage : sdb_storage_file()};
+  e.threads = o.threads && SDB_THREADS && e.storage->thread_start;
+  sdb *db = mem_new(&e, sizeof *db);
+  size_t len = strlen(name) + 1;
+  if (db) db->name = mem_alloc(&e, len);
+  if (!db || !db->name) {
+    mem_free(&e, db);
+    if (o.message && o.message_size) snprintf(o.message, o.message_size, "out of memory while opening the database");
+    return SDB_NO_MEMORY;
+  }
+  memcpy(db->name, name, len);
+  db->e.storage = e.storage;
+  db->e.threads = e.threads;
+  db->options = o;
+  db->read_only = o.read_only;
+  db->free_scan = 1;
+  mutex_init(&db->e.message_lock);
+  mutex_init(&db->turn);
+  mutex_init(&db->work);
+  mutex_init(&db->bell_lock);
+  cond_init(&db->turn_done);
+  cond_init(&db->claim_free);
+  cond_init(&db->bell);
+  int rc = open_parts(db);
+  if (rc != SDB_OK) {
+    if (o.message && o.message_size) sdb_message(db, o.message, o.message_size);
+    release(db);
+    return rc;
+  }
+  work_start(db);
+  *out = db;
+  return SDB_OK;
+}
+
+int sdb_close(sdb *db) {
+  if (!db) return SDB_OK;
+  int rc = SDB_OK;
+  work_stop(db);
+  if (!db->read_only && log_started(db->log)) {
+    rc = atomic_load(&db->e.sync_failed) ? SDB_SYNC_FAILED : work_checkpoint(db, true);
+  }
+  release(db);
+  return rc;
+}
+
+/* --- Documents ------------------------------------------------------------------------------------------------------------------------ */
+
+static int put_options_check(sdb *db, const sdb_put_options *o) {
+  if (!o || (o->size == sizeof *o && o->durability <= SDB_NONE)) return SDB_OK;
+  return env_fail(&db->e, SDB_INVALID, "put options were not set with sdb_put_options_init of this library");
+}
+
+int document_size_check(sdb *db, uint64_t len) {
+  if (len <= db->options.max_document_size) return SDB_OK;
+  return env_fail(&db->e, SDB_TOO_LARGE, "a document of %llu bytes is larger than the %llu allowed", (unsigned long long)len,
+                  (unsigned long long)db->options.max_document_size);
+}
+
+bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len) {
+  return record_total(path_len, o && o->token ? RECORD_TOKEN : 0, len) > heap_limit(db->pager);
+}
+
+static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
+  extent_writer *w;
+  int rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, len, len, &w);
+  if (rc != SDB_OK) return rc;
+  rc = extent_write(w, data, len);
+  if (rc == SDB_OK) rc = extent_end(w);
+  if (rc == SDB_OK) rc = commit_large(db, path, path_len, w, o, out);
+  extent_drop(w);
+  return rc;
+}
+
+int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
+  int rc = path_check(db, path, path_len);
+  if (rc == SDB_OK) rc = put_options_check(db, o);
+  if (rc == SDB_OK && !data && len) rc = env_fail(&db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
+  if (rc == SDB_OK) rc = document_size_check(db, len);
+  if (rc == SDB_OK && document_is_large(db, path_len, o, len)) { /* refuse before anything is written */
+    pager_lock(db->pager);
+    rc = commit_ready(db);
+    pager_unlock(db->pager);
+    if (rc == SDB_OK) rc = put_large(db, path, path_len, data, len, o, out);
+  } else if (rc == SDB_OK) {
+    rc = commit_put(db, path, path_len, data, len, o, out);
+  }
+  if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
+  return rc;
+}
+
+int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out) {
+  int rc = path_check(db, path, path_len);
+  if (rc == SDB_OK) rc = put_options_check(db, o);
+  if (rc == SDB_OK) rc = commit_delete(db, path, path_len, o, out);
+  if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.deletes, 1, memory_order_relaxed);
+  return rc;
+}
+
+int sdb_wait(sdb *db, uint64_t sequence) {
+  pager_lock(db->pager);
+  uint64_t last = db->last_sequence;
+  pager_unlock(db->pager);
+  if (sequence > last) return env_fail(&db->e, SDB_INVALID, "commit %llu has not been made", (unsigned long long)sequence);
+  return wait_durable(db, sequence);
+}
+
+/* Content of a record into `buf`, checked. */
+static int content_read(sdb *db, const record *r, void *buf) {
+  if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, true);
+  if (crc32c_copy(0, buf, r->stored, r->size) == r->digest) return SDB_OK;
+  return env_fail(&db->e, SDB_CORRUPT, "the content of %.*s (version %u) does not match its digest; an older version may be readable",
+                  r->path_len < 80 ? (int)r->path_len : 80, (const char *)r->path, r->version);
+}
+
+int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {
+  record r;
+  table_entry entry;
+  int rc = path_check(db, path, path_len);
+  if (rc != SDB_OK) return rc;
+  reading in = reading_begin(db);
+  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  if (rc == SDB_OK && size) *size = r.size;
+  if (rc == SDB_OK && (r.size > cap || (!buf && r.size))) rc = SDB_SMALL_BUFFER;
+  if (rc == SDB_OK) rc = content_read(db, &r, buf);
+  if (rc == SDB_OK && info) info_fill(info, &r, &entry);
+  reading_end(db, in);
+  atomic_fetch_add_explicit(&db->n.gets, 1, memory_order_relaxed);
+  return rc;
+}
+
+int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, void **data, size_t *size, sdb_info *info) {
+  record r;
+  table_entry entry;
+  void *copy = NULL;
+  int rc = path_check(db, path, path_len);
+  if (rc != SDB_OK) return rc;
+  reading in = reading_begin(db);
+  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size))) rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
+  if (rc == SDB_OK) rc = content_read(db, &r, copy);
+  if (rc == SDB_OK && info) info_fill(info, &r, &entry);
+  if (rc == SDB_OK) {
+    *data = copy;
+    *size = r.size;
+  }
+  reading_end(db, in);
+  if (rc != SDB_OK) mem_free(&db->e, copy);
+  atomic_fetch_add_explicit(&db->n.gets, 1, memory_order_relaxed);
+  return rc;
+}
+
+void sdb_free(sdb *db, void *p) { mem_free(&db->e, p); }
+
+int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_info *info) {
+  record r;
+  table_entry entry;
+  int rc = path_check(db, path, path_len);
+  if (rc != SDB_OK) return rc;
+  reading in = reading_begin(db);
+  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  if (rc == SDB_OK) info_fill(info, &r, &entry);
+  reading_end(db, in);
+  return rc;
+}
+
+int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count) {
+  record r;
+  table_entry entry;
+  size_t n = 0;
+  int rc = path_check(db, path, path_len);
+  if (rc != SDB_OK) return rc;
+  reading in = reading_begin(db);
+  uint64_t document = 0;
+  rc = tree_get(db->pager, in.view, db->roots.path_tree, path, path_len, &document);
+  if (rc == SDB_OK) rc = table_get(db->table, in.view, document, &entry);
+  for (uint32_t back = 0; rc == SDB_OK && back <= (entry.previous != 0); back++, n++) {
+    if (n >= cap) continue;
+    rc = document_version(db, in.view, document, &entry, entry.version - back, &r);
+    if (rc == SDB_OK) info_fill(&infos[n], &r, &entry);
+  }
+  if (rc == SDB_OK) *count = n;
+  reading_end(db, in);
+  return rc;
+}
+
+/* --- Care ------------------------------------------------------------------------------------------------------------------------------ */
+
+int sdb_flush(sdb *db) {
+  if (db->read_only) return SDB_OK;
+  pager_lock(db->pager);
+  uint64_t last = db->last_sequence;
+  pager_unlock(db->pager);
+  return wait_durable(db, last);
+}
+
+int sdb_checkpoint(sdb *db) {
+  if (db->read_only) return env_fail(&db->e, SDB_READ_ONLY, "the database is open for reading only");
+  if (atomic_load(&db->e.sync_failed)) return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
+  pager_lock(db->pager);
+  bool started = log_started(db->log);
+  pager_unlock(db->pager);
+  return started ? work_checkpoint(db, false) : SDB_OK;
+}
+
+int sdb_step(sdb *db, unsigned budget, bool *more) {
+  bool some = false;
+  int rc = work_step(db, budget, &some);
+  if (more) *more = some;
+  return rc;
+}
+
+int sdb_get_stats(sdb *db, sdb_stats *s) {
+  pager_stats ps;
+  if (!s || s->size != sizeof *s) return env_fail(&db->e, SDB_INVALID, "set sdb_stats.size to sizeof(sdb_stats) before the call");
+  memset(s, 0, sizeof *s);
+  s->size = sizeof *s;
+  pager_get_stats(db->pager, &ps);
+  const header *h = pager_header(db->pager);
+  memcpy(s->database_id, h->database_id, 16);
+  s->epoch = h->epoch;
+  s->page_size = h->page_size;
+  pager_lock(db->pager);
+  s->documents = db->roots.documents;
+  s->names = db->roots.names;
+  s->content_bytes = db->roots.content_bytes;
+  s->heap_pages = db->roots.heap_pages;
+  s->heap_live_bytes = db->roots.heap_live;
+  pager_unlock(db->pager);
+  s->sequence = atomic_load(&db->visible_sequence);
+  s->synced_sequence = atomic_load(&db->synced_sequence);
+  s->file_bytes = ps.file_bytes;
+  s->free_bytes = ps.free_pages * h->page_size;
+  s->log_bytes = log_bytes(db->log);
+  s->dirty_pages = ps.dirty_pages;
+  s->cached_pages = ps.cached_pages;
+  s->cache_hits = ps.hits;
+  s->cache_misses = ps.misses;
+  s->pins = ps.pins;
+  s->checkpoints = atomic_load(&db->n.checkpoints);
+  s->checkpoint_ms = atomic_load(&db->checkpoint_ms);
+  s->puts = atomic_load(&db->n.puts);
+  s->gets = atomic_load(&db->n.gets);
+  s->deletes = atomic_load(&db->n.deletes);
+  s->commits = atomic_load(&db->n.commits);
+  s->syncs = atomic_load(&db->n.syncs);
+  s->corruptions = atomic_load(&db->e.corruptions);
+  s->recovered_commits = db->recovered;
+  s->log_damaged = db->log_damaged;
+  s->sync_failed = atomic_load(&db->e.sync_failed);
+  return SDB_OK;
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* checkpoint.c - brings the data file to one whole newer state, in steps, beside readers and commits.
+ *
+ *   1 pages        every page whose newest frame not newer than C is dirty goes to a free place
+ *   2 map          every map chunk with a changed word is written over the copy that does not count; the places that changed hands
+ *                  are marked in the bitmaps
+ *   3 bitmaps      the same for bitmap chunks
+ *   4 directories  groups, then roots: what counts now, with checksums. Sync.
+ *   5 slots        (pager_checkpoint_commit) A, sync, B, sync
+ *
+ * Until slot A is written nothing that a slot reaches has been touched, so a failure before forgets the attempt: the pages written
+ * keep their places and stay changed, the marks are taken back, the chunks stay dirty. A failure from slot A on leaves it unknown
+ * which state counts on disk; then nothing more may be written by this handle (I7).
+ */
+#include "codec.h"
+#include "pager_state.h"
+
+enum { PHASE_PAGES, PHASE_MAP, PHASE_BITMAPS, PHASE_DIRECTORIES, PHASE_DONE };
+enum { ENTRY_GROUP_DIR = UINT32_MAX };
+
+/* --- Writing ------------------------------------------------------------------------------------------------------------------ */
+
+static int sync_file(pager *p) {
+  p->cp.unsynced = 0;
+  return pager_sync(p);
+}
+
+/* Commits that sync the log wait behind what the device has queued: keep that small. */
+static int write_file(pager *p, uint64_t offset, const void *bytes, size_t len) {
+  int rc = p->e->storage->write(p->file, offset, bytes, len);
+  if (rc != SDB_OK) return env_fail(p->e, rc, "cannot write %zu bytes at offset %llu of the data file", len, (unsigned long long)offset);
+  p->cp.unsynced += len;
+  return p->cp.unsynced >= STAGE_BYTES ? sync_file(p) : SDB_OK;
+}
+
+/* Copies pages into the stage, seals the copies (the frames themselves are published and must not change) and writes them. */
+static int frames_write(pager *p, struct frame **frames, uint32_t count, uint32_t place) {
+  uint32_t size = p->g.page_size;
+  for (uint32_t i = 0; i < count; i++) {
+    uint8_t *copy = p->stage + (size_t)i * size;
+    memcpy(copy, frames[i]->data, size);
+    unit_seal(copy, size, p->head.checkpoint + 1);
+  }
+  int rc = write_file(p, page_offset(&p->g, place), p->stage, (size_t)count * size);
+  for (uint32_t i = 0; rc == SDB_OK && p->mapped && i < count; i++) space_set_verified(p, place + i);
+  return rc;
+}
+
+/* Gives places to `count` chosen frames and writes them; the lock is held on entry and exit, not in between. Frames that found no
+ * place or could not be written return to `back`. */
+static int place_and_write(pager *p, struct frame **frames, uint32_t count, struct frame_list *back) {
+  run r = {0, 0};
+  int rc = space_alloc(p, count, 1, &r);
+  for (uint32_t i = 0; i < count; i++) {
+    frames[i]->dirty = i >= r.count;
+    frames[i]->writing = i < r.count;
+    if (i >= r.count) list_push(back, frames[i]);
+    else p->dirty_count--;
+  }
+  if (rc != SDB_OK) return rc;
+  pager_unlock(p);
+  rc = frames_write(p, frames, r.count, r.start);
+  pager_lock(p);
+  for (uint32_t i = 0; i < r.count; i++) {
+    frames[i]->writing = false;
+    if (rc == SDB_OK) {
+      frames[i]->place = r.start + i;
+      if (!frames[i]->newer) frame_settle(p, frames[i]);
+    } else {
+      frames[i]->dirty = true;
+      p->dirty_count++;
+      list_push(back, frames[i]);
+    }
+  }
+  if (rc != SDB_OK) space_unreserve(p, r);
+  return rc;
+}
+
+/* --- Ahead of the checkpoint -------------------------------------------------------------------------------------------------- */
+
+static bool spillable(pager *p, const struct frame *f, uint64_t published) {
+  return f->version <= published && !f->newer && f->kind != PAGE_FREE && f->number != p->append_page;
+}
+
+int pager_spill(pager *p, unsigned budget, bool *more) {
+  struct frame *chosen[STAGE_BYTES / 4096];
+  uint32_t limit = STAGE_BYTES / p->g.page_size, count = 0;
+  if (budget < limit) limit = budget;
+  int rc = SDB_OK;
+  pager_lock(p);
+  frames_reclaim(p);
+  if (p->settling.first) frames_settle_all(p);
+  if (p->dirty_count > p->config.cache_pages / 2) {
+    uint64_t published = pager_published(p);
+    for (int pass = 0; pass < 2 && count < limit; pass++) { /* full heap pages never change again; then the oldest */
+      for (struct frame *f = p->dirty.first, *next; f && count < limit; f = next) {
+        next = f->next;
+        if ((pass == 0 && f->kind != PAGE_HEAP) || !spillable(p, f, published)) continue;
+        list_remove(&p->dirty, f);
+        chosen[count++] = f;
+      }
+      if (count >= limit / 4) break;
+    }
+    if (count) rc = place_and_write(p, chosen, count, &p->dirty);
+  }
+  *more = rc == SDB_OK && count > 0 && p->dirty_count > p->config.cache_pages / 2;
+  pager_unlock(p);
+  return rc;
+}
+
+/* --- Beginning and pages ------------------------------------------------------------------------------------------------------ */
+
+uint64_t pager_checkpoint_begin(pager *p, const roots *r) {
+  struct checkpoint *cp = &p->cp;
+  assert(!cp->active && p->delta_count == 0);
+  frames_reclaim(p);
+  cp->version = pager_close_version(p);
+  cp->number = p->head.checkpoint + 1;
+  cp->r = *r;
+  cp->phase = PHASE_PAGES;
+  cp->group = cp->chunk = 0;
+  cp->pending_count = cp->mark_count = 0;
+  cp->todo = p->dirty;
+  p->dirty = (struct frame_list){0};
+  p->floor = cp->version;
+  cp->head = p->head;
+  cp->head.checkpoint = cp->number;
+  cp->head.logical_limit = p->logical_limit;
+  cp->head.roots = *r;
+  cp->active = true;
+  return cp->version;
+}
+
+static int step_pages(pager *p, unsigned budget) {
+  struct checkpoint *cp = &p->cp;
+  struct frame *chosen[STAGE_BYTES / 4096];
+  uint32_t limit = STAGE_BYTES / p->g.page_size, count = 0;
+  if (budget < limit) limit = budget;
+  pager_lock(p);
+  while (cp->todo.first && count < limit) {
+    struct frame *f = cp->todo.first;
+    list_remove(&cp->todo, f);
+    bool superseded = f->newer && f->newer->version <= cp->version;
+    if (!superseded && f->kind != PAGE_FREE) {
+      chosen[count++] = f;
+      continue;
+    }
+    f->dirty = false;
+    p->dirty_count--;
+    if (!f->newer) frame_settle(p, f);
+  }
+  int rc = count ? place_and_write(p, chosen, count, &cp->todo) : SDB_OK;
+  if (rc == SDB_OK && !cp->todo.first) cp->phase = PHASE_MAP;
+  pager_unlock(p);
+  return rc;
+}
+
+/* --- Map ---------------------------------------------------------------------------------------------------------------------- */
+
+static int pending_add(pager *p, uint32_t group, uint32_t index, const uint8_t *bytes, uint32_t count, dir_entry before) {
+  struct checkpoint *cp = &p->cp;
+  void *pending = cp->pending;
+  if (!mem_reserve(p->e, &pending, &cp->pending_cap, cp->pending_count + 1, sizeof *cp->pending))
+    return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a checkpoint");
+  cp->pending = pending;
+  dir_entry entry = {.crc = crc32c(0, bytes, p->g.page_size), .count = count, .copy = before.written ? !before.copy : 0, .written = true};
+  cp->pending[cp->pending_count++] = (struct pending_entry){group, index, entry};
+  return SDB_OK;
+}
+
+static int mark_place(pager *p, uint32_t place, bool used) {
+  struct checkpoint *cp = &p->cp;
+  struct bitmap *b;
+  uint32_t bit;
+  void *marks = cp->marks;
+  if (!mem_reserve(p->e, &marks, &cp->mark_cap, cp->mark_count + 1, sizeof *cp->marks))
+    return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a checkpoint");
+  cp->marks = marks;
+  int rc = bitmap_get(p, place, &b, &bit);
+  if (rc != SDB_OK) return rc;
+  cp->marks[cp->mark_count++] = (struct mark){place, bit_get(b->used, bit)};
+  space_mark(p, (run){place, 1}, used);
+  return SDB_OK;
+}
+
+/* The word of the state of version C as it goes to disk. *later: a newer frame stands before it. */
+static uint64_t word_at(const pager *p, const struct map_chunk *c, uint32_t slot, bool *later) {
+  uint64_t w = atomic_load(&c->word[slot]);
+  uint32_t place = place_of(w);
+  uint8_t kind = kind_of(w);
+  if (w == 0) return 0;
+  if (!word_is_place(w)) {
+    const struct frame *f = frame_of(w);
+    *later |= f->version > p->cp.version;
+    while (f && f->version > p->cp.version) f = f->older;
+    if (!f || f->kind == PAGE_FREE) return 0;
+    assert(f->place); /* step 1 wrote it */
+    place = f->place;
+    kind = f->kind;
+  }
+  return place | (uint64_t)kind << 32 | (uint64_t)(kind == PAGE_HEAP ? c->live[slot] : 0) << 40;
+}
+
+static int map_image(pager *p, struct map_chunk *c, const uint8_t *before, uint8_t *image, uint32_t *used) {
+  bool later = false;
+  c->dirty = false;
+  *used = 0;
+  for (uint32_t i = 0; i < p->g.chunk_words; i++) {
+    uint64_t now = word_at(p, c, i, &later), old = get64(before + 8 * (size_t)i);
+    put64(image + 8 * (size_t)i, now);
+    *used += now != 0;
+    if ((uint32_t)now == (uint32_t)old) continue;
+    int rc = old ? mark_place(p, (uint32_t)old, false) : SDB_OK;
+    if (rc == SDB_OK && now) rc = mark_place(p, (uint32_t)now, true);
+    if (rc != SDB_OK) {
+      c->dirty = true;
+      return rc;
+    }
+  }
+  c->dirty |= later;
+  return SDB_OK;
+}
+
+static int write_map_chunk(pager *p, struct group *g, uint32_t group, uint32_t index) {
+  uint8_t *image = p->stage, *before = p->stage + p->g.page_size;
+  dir_entry entry = dir_get(g->dir, index);
+  memset(before, 0, p->g.page_size);
+  if (entry.written) {
+    int rc = p->e->storage->read(p->file, chunk_offset(&p->g, group, index, entry.copy), before, p->g.page_size);
+    if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read map chunk %u", index);
+    if (crc32c(0, before, p->g.page_size) != entry.crc)
+      return env_fail(p->e, SDB_CORRUPT, "map chunk %u of group %u changed on the device", index, group);
+  }
+  uint32_t used = 0;
+  pager_lock(p);
+  int rc = space_ensure_group(p, group);
+  if (rc == SDB_OK) rc = map_image(p, atomic_load(&g->maps[index]), before, image, &used);
+  if (rc == SDB_OK) rc = pending_add(p, group, index, image, used, entry);
+  pager_unlock(p);
+  if (rc != SDB_OK) return rc;
+  return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), image, p->g.page_size);
+}
+
+/* --- Bitmaps and directories -------------------------------------------------------------------------------------------------- */
+
+static int write_bitmap_chunk(pager *p, struct group *g, uint32_t group, uint32_t b) {
+  struct bitmap *m = g->bitmaps[b];
+  uint32_t index = p->g.map_chunks + b;
+  pager_lock(p);
+  memcpy(p->stage, m->used, p->g.page_size);
+  uint64_t covers = p->g.chunk_bits < p->g.group_pages ? p->g.chunk_bits : p->g.group_pages;
+  uint64_t first = ((uint64_t)group << p->g.group_shift) + b * covers;
+  uint64_t end = first + covers < p->cp.head.pages_total ? first + covers : p->cp.head.pages_total;
+  uint32_t unused = 0;
+  for (uint64_t i = first; i < end; i++) unused += !bit_get(p->stage, (uint32_t)(i - first));
+  int rc = pending_add(p, group, index, p->stage, unused, dir_get(g->dir, index));
+  if (rc == SDB_OK) m->dirty = false;
+  pager_unlock(p);
+  if (rc != SDB_OK) return rc;
+  return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), p->stage, p->g.page_size);
+}
+
+/* Walks the dirty map (or bitmap) chunks of all loaded groups, `budget` of them a call. */
+static int step_chunks(pager *p, unsigned budget, bool bitmaps) {
+  struct checkpoint *cp = &p->cp;
+  uint32_t chunks = bitmaps ? p->g.bitmaps : p->g.map_chunks;
+  for (; cp->group < MAX_GROUPS; cp->group++, cp->chunk = 0) {
+    struct group *g = atomic_load(&p->groups[cp->group]);
+    for (; g && cp->chunk < chunks; cp->chunk++) {
+      struct map_chunk *c = bitmaps ? NULL : atomic_load(&g->maps[cp->chunk]);
+      pager_lock(p);
+      bool dirty = bitmaps ? g->bitmaps[cp->chunk] && g->bitmaps[cp->chunk]->dirty : c && c->dirty;
+      pager_unlock(p);
+      if (!dirty) continue;
+      if (budget-- == 0) return SDB_OK;
+      int rc = bitmaps ? write_bitmap_chunk(p, g, cp->group, cp->chunk) : write_map_chunk(p, g, cp->group, cp->chunk);
+      if (rc != SDB_OK) return rc;
+    }
+  }
+  cp->group = cp->chunk = 0;
+  if (!bitmaps) { /* from here on the counts must fit together */
+    pager_lock(p);
+    cp->head.pages_total = p->pages_total;
+    cp->head.pages_free = p->unused;
+    pager_unlock(p);
+  }
+  cp->phase++;
+  return SDB_OK;
+}
+
+static int write_directory(pager *p, uint32_t group, uint32_t index, uint64_t offset, const uint8_t *image, dir_entry before) {
+  int rc = pending_add(p, group, index, image, 0, before);
+  if (rc != SDB_OK) return rc;
+  return write_file(p, offset + (before.written ? !before.copy : 0) * (uint64_t)p->g.page_size, image, p->g.page_size);
+}
+
+static int step_directories(pager *p) {
+  struct checkpoint *cp = &p->cp;
+  uint8_t *image = p->stage;
+  size_t chunks = cp->pending_count; /* sorted by group, as two ascending sequences: maps, then bitmaps */
+  for (uint32_t group = 0; group < MAX_GROUPS; group++) {
+    bool any = false;
+    struct group *g = atomic_load(&p->groups[group]);
+    for (size_t i = 0; g && i < chunks; i++) {
+      if (cp->pending[i].group != group) continue;
+      if (!any) memcpy(image, g->dir, p->g.page_size);
+      any = true;
+      dir_put(image, cp->pending[i].index, cp->pending[i].entry);
+    }
+    if (!any) continue;
+    dir_entry before = dir_get(p->root_dir, group);
+    int rc = write_directory(p, group, ENTRY_GROUP_DIR, group_dir_offset(&p->g, group, 0), image, before);
+    if (rc != SDB_OK) return rc;
+  }
+  size_t groups = cp->pending_count;
+  uint32_t per_page = p->g.page_size / 8;
+  for (uint32_t r = 0; r < p->g.root_pages; r++) {
+    bool any = false;
+    for (size_t i = chunks; i < groups; i++) {
+      if (cp->pending[i].group / per_page != r) continue;
+      if (!any) memcpy(image, p->root_dir + (size_t)r * p->g.page_size, p->g.page_size);
+      any = true;
+      dir_put(image, cp->pending[i].group % per_page, cp->pending[i].entry);
+    }
+    if (!any) continue;
+    int rc = write_directory(p, MAX_GROUPS + r, 0, root_dir_offset(&p->g, r, 0), image, p->head.root_dir[r]);
+    if (rc != SDB_OK) return rc;
+    cp->head.root_dir[r] = cp->pending[cp->pending_count - 1].entry;
+  }
+  int rc = sync_file(p);
+  if (rc == SDB_OK) cp->phase = PHASE_DONE;
+  return rc;
+}
+
+/* --- The machine -------------------------------------------------------------------------------------------------------------- */
+
+int pager_checkpoint_step(pager *p, unsigned budget, bool *done) {
+  int rc = SDB_OK;
+  switch (p->cp.phase) {
+    case PHASE_PAGES: rc = step_pages(p, budget); break;
+    case PHASE_MAP: rc = step_chunks(p, budget, false); break;
+    case PHASE_BITMAPS: rc = step_chunks(p, budget, true); break;
+    case PHASE_DIRECTORIES: rc = step_directories(p); break;
+    default: break;
+  }
+  *done = p->cp.phase == PHASE_DONE;
+  return rc;
+}
+
+static int write_slots(pager *p, const header *h) {
+  uint8_t slot[SLOT_SIZE];
+  header_encode(h, slot);
+  for (unsigned i = 0; i < 2; i++) {
+    int rc = write_file(p, i * (uint64_t)SLOT_B, slot, SLOT_SIZE);
+    if (rc == SDB_OK) rc = sync_file(p);
+    if (rc != SDB_OK) {
+      atomic_store(&p->e->sync_failed, true); /* which header counts is unknown from here on */
+      return rc;
+    }
+  }
+  return SDB_OK;
+}
+
+int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean) {
+  header *h = &p->cp.head;
+  h->log_position = log_position;
+  h->log_chain = log_chain;
+  h->clean = clean;
+  h->written_ms = p->e->storage->now_ms(p->e->storage->ctx);
+  return write_slots(p, h);
+}
+
+int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain) {
+  header h = p->head;
+  h.checkpoint++;
+  h.clean = false;
+  h.log_position = log_position;
+  h.log_chain = log_chain;
+  int rc = write_slots(p, &h);
+  if (rc == SDB_OK) p->head = h;
+  return rc;
+}
+
+static void checkpoint_apply(pager *p) {
+  struct checkpoint *cp = &p->cp;
+  for (size_t i = 0; i < cp->pending_count; i++) {
+    struct pending_entry *e = &cp->pending[i];
+    if (e->group >= MAX_GROUPS) continue; /* in the header */
+    if (e->index == ENTRY_GROUP_DIR) dir_put(p->root_dir, e->group, e->entry);
+    else dir_put(atomic_load(&p->groups[e->group])->dir, e->index, e->entry);
+  }
+  p->head = cp->head;
+  p->checkpoint_version = cp->version;
+}
+
+static void checkpoint_forget(pager *p) {
+  struct checkpoint *cp = &p->cp;
+  while (cp->mark_count) {
+    struct mark *m = &cp->marks[--cp->mark_count];
+    space_mark(p, (run){m->place, 1}, m->was_used);
+  }
+  for (size_t i = 0; i < cp->pending_count; i++) {
+    struct pending_entry *e = &cp->pending[i];
+    if (e->group >= MAX_GROUPS || e->index == ENTRY_GROUP_DIR) continue;
+    struct group *g = atomic_load(&p->groups[e->group]);
+    if (e->index < p->g.map_chunks) atomic_load(&g->maps[e->index])->dirty = true;
+    else g->bitmaps[e->index - p->g.map_chunks]->dirty = true;
+  }
+  struct frame_list later = p->dirty;
+  p->dirty = cp->todo;
+  while (later.first) {
+    struct frame *f = later.first;
+    list_remove(&later, f);
+    list_push(&p->dirty, f);
+  }
+}
+
+void pager_checkpoint_end(pager *p, bool ok) {
+  if (ok) checkpoint_apply(p);
+  else checkpoint_forget(p);
+  p->cp.todo = (struct frame_list){0};
+  p->cp.active = false;
+  space_fold(p);
+  frames_reclaim(p);
+  frames_settle_all(p);
+  space_reclaim(p);
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* db.h - an open database: what document, commit, background work, recovery, check and api share.
+ *
+ * Locks, outermost first:
+ *   work       whoever runs background steps (checkpoint, spill, cleaner): the engine's thread, a commit that helps, sdb_step
+ *   writer     pager_lock: judging and applying commits. Never held over a sync, except while the log's next segment is awaited
+ *   log owner  log_own: writing and syncing the log
+ *   turn       the leader of a group commit, and those who wait for it
+ */
+#ifndef SDB_DB_H
+#define SDB_DB_H
+
+#include "extent.h"
+#include "heap.h"
+#include "log.h"
+#include "table.h"
+#include "tree.h"
+
+/* A record that no version points at any more: its space waits to be taken back in small steps. */
+struct dropped {
+  uint64_t place;
+};
+
+/* Somebody is about to commit a large document there: others wait, so that its version can be written into the extent first. */
+struct claim {
+  struct claim *next;
+  uint64_t document;
+  const void *path;
+  size_t path_len;
+};
+
+struct counters {
+  atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints;
+};
+
+struct sdb {
+  env e;
+  sdb_options options;
+  char *name;
+  sdb_file *file;
+  pager *pager;
+  log *log;
+  table *table;
+
+  /* Under the writer's lock: the newest state, published or not. */
+  roots roots;
+  struct dropped *dropped; /* ring of capacity dropped_cap */
+  size_t dropped_head, dropped_count, dropped_cap;
+  struct claim *claims;
+  struct cond claim_free;
+  uint64_t *free_documents; /* numbers known to be free */
+  size_t free_count, free_cap;
+  uint64_t free_scan;       /* numbers below were looked at */
+  uint64_t last_sequence;   /* of the last commit appended */
+  uint64_t last_durable;    /* of the last that asked for durability */
+  uint64_t checkpoint_tail; /* log position of the last checkpoint */
+  atomic_bool lazy;         /* visible to whoever looks: the open version holds only commits that wait for no sync */
+  unsigned lazy_count;
+
+  /* Group commit. */
+  struct mutex turn;
+  struct cond turn_done;
+  bool leader;
+  _Atomic uint64_t synced_sequence;
+  _Atomic uint64_t visible_sequence;
+
+  /* Background. */
+  struct mutex work;
+  bool checkpointing;
+  uint64_t checkpoint_position;
+  uint32_t checkpoint_chain;
+  uint64_t checkpoint_sequence;
+  uint64_t checkpoint_begun_us;
+  _Atomic uint64_t checkpoint_ms;
+  uint64_t retry_us; /* after a checkpoint that failed: not before */
+  uint32_t clean_cursor;
+  bool cleaning;
+  struct mutex bell_lock;
+  struct cond bell;
+  bool rung, stopping;
+  atomic_bool asleep; /* the worker waits for the bell and for nothing else */
+  void *worker;
+  uint64_t unsynced_since_us; /* when the oldest buffered commit was made; 0: none */
+  uint64_t last_commit_us;
+
+  bool read_only;
+  bool log_damaged;
+  uint64_t recovered;
+  struct counters n;
+};
+
+/* --- document.c: finding and reading versions ---------------------------------------------------------------------------------- */
+
+int path_check(sdb *db, const void *path, size_t len);
+int document_size_check(sdb *db, uint64_t len);
+bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len);
+/* The record of a version (SDB_CURRENT or a number) in a view. *entry may be NULL. */
+int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t version, record *r, table_entry *entry);
+/* A version by its table entry. */
+int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
+void info_fill(sdb_info *info, const record *r, const table_entry *entry);
+
+/* A read: enters the pager, makes waiting commits visible, and says which state it sees. */
+typedef struct reading {
+  unsigned slot;
+  uint64_t view;
+} reading;
+reading reading_begin(sdb *db);
+void reading_end(sdb *db, reading r);
+
+/* Operations of a log record (docs/file-format.md, section 10). */
+enum { OP_PUT = 1, OP_DELETE = 2, OP_DELETE_HEAD = 24 };
+
+/* --- apply.c: changing the state, for commits and for replay --------------------------------------------------------------------- */
+
+struct change {
+  const void *path;
+  size_t path_len;
+  uint64_t document; /* 0: none */
+  table_entry entry; /* before */
+  record r;          /* put: to be stored; delete: the current one (version and path at least) */
+  uint32_t old_size;  /* of the current version's content, before */
+  bool created;
+};
+
+/* Makes room for everything the change needs; may fail and changes nothing then. */
+struct put_plan {
+  uint64_t place;
+  uint8_t *bytes;
+};
+int apply_put_prepare(sdb *db, const struct change *c, struct put_plan *plan);
+void apply_put(sdb *db, const struct change *c, const struct put_plan *plan);
+int apply_delete(sdb *db, const struct change *c);
+/* Takes back at most `budget` dropped records. */
+int collect(sdb *db, unsigned budget);
+int document_number(sdb *db, uint64_t *number);
+void document_number_return(sdb *db, uint64_t number);
+
+/* --- commit.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
+int commit_ready(sdb *db);
+int commit_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out);
+int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, const sdb_put_options *o, sdb_commit *out);
+int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out);
+/* Returns when everything up to `sequence` is durable and visible. */
+int wait_durable(sdb *db, uint64_t sequence);
+/* Makes lazily visible commits visible now. Writer's lock held. */
+void publish_lazy(sdb *db);
+/* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */
+void note_unlogged(sdb *db);
+/* Exclusive right to close versions that wait for a sync. */
+void lead_begin(sdb *db);
+void lead_end(sdb *db);
+
+/* --- work.c: background ----------------------------------------------------------------------------------------------------------- */
+
+/* One piece of background work of about `budget` pages. */
+int work_step(sdb *db, unsigned budget, bool *more);
+/* A whole checkpoint now. `clean`: the database is being closed. */
+int work_checkpoint(sdb *db, bool clean);
+/* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
+struct pressure {
+  bool work, help;
+};
+struct pressure work_pressure(sdb *db); /* writer's lock held */
+void work_after_commit(sdb *db, struct pressure pressure);
+void work_start(sdb *db);
+void work_stop(sdb *db);
+
+/* --- recover.c -------------------------------------------------------------------------------------------------------------------- */
+
+int recover(sdb *db);
+
+#endif

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* extent.c - see extent.h.
+ *
+ * A crash at any time is harmless: until a synced log record names the runs, no bitmap on disk calls them used (I3), and everything
+ * they hold is synced before that record is written (I4). Bytes are written once; only the head waits for the end, because the
+ * checksums, and who this is, are known only then.
+ */
+#include "extent.h"
+
+#include "codec.h"
+
+enum { HEAD_FIXED = 112, SYNC_BYTES = 2 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8 };
+
+struct extent_writer {
+  env *e;
+  pager *p;
+  run_list list;
+  uint32_t run_room;   /* runs that the head has room for */
+  uint32_t chunk_room; /* entries of its chunk table */
+  uint64_t size;       /* announced, or SDB_UNKNOWN_SIZE */
+  uint64_t most;
+  uint64_t written;    /* content bytes taken */
+  uint64_t capacity;   /* bytes of all runs */
+  uint64_t unsynced;
+  uint32_t digest;
+  uint8_t *table;      /* chunk table: 8 bytes a chunk */
+  size_t table_cap;
+  uint32_t chunks;
+  uint8_t *chunk;      /* the chunk being filled */
+  size_t chunk_len;
+  uint16_t path_len;
+  bool kept;
+  uint8_t path[SDB_MAX_PATH];
+};
+
+struct extent_reader {
+  env *e;
+  pager *p;
+  run_list list;
+  uint32_t chunks;
+  uint64_t size;
+  uint8_t table[]; /* chunk table */
+};
+
+static uint32_t chunk_count(uint64_t size) { return (uint32_t)((size + SDB_CHUNK - 1) / SDB_CHUNK); }
+
+static uint32_t head_length(size_t path_len, uint32_t runs, uint32_t chunks) {
+  return (uint32_t)align_up(HEAD_FIXED + align_up(path_len, 8) + 8ull * runs + 8ull * chunks, 64);
+}
+
+/* Calls `piece` for the physical pieces of [offset, offset + len) of the string of runs. */
+static int for_pieces(pager *p, const run_list *l, uint64_t offset, uint64_t len, int (*piece)(void *user, run r, uint64_t at, uint64_t n), void *user) {
+  unsigned bits = pager_geometry(p)->page_bits;
+  for (uint32_t i = 0; i < l->count && len > 0; i++) {
+    uint64_t bytes = (uint64_t)l->runs[i].count << bits;
+    if (offset >= bytes) {
+      offset -= bytes;
+      continue;
+    }
+    uint64_t n = bytes - offset < len ? bytes - offset : len;
+    int rc = piece(user, l->runs[i], offset, n);
+    if (rc != SDB_OK) return rc;
+    offset = 0;
+    len -= n;
+  }
+  return len == 0 ? SDB_OK : SDB_CORRUPT;
+}
+
+/* --- Writing ------------------------------------------------------------------------------------------------------------------ */
+
+/* Adds runs until `bytes` fit. Runs are long ones first: as long as wanted, or at least what keeps their number in bounds. */
+static int reserve(extent_writer *w, uint64_t bytes) {
+  unsigned bits = pager_geometry(w->p)->page_bits;
+  int rc = SDB_OK;
+  pager_lock(w->p);
+  while (rc == SDB_OK && w->capacity < bytes) {
+    uint32_t left = w->run_room - w->list.count;
+    if (left == 0) {
+      rc = env_fail(w->e, SDB_FULL, "free space is too scattered for a document of %llu bytes", (unsigned long long)bytes);
+      break;
+    }
+    uint32_t want = (uint32_t)((bytes - w->capacity + page_size(w->p) - 1) >> bits), least = want / left;
+    run r;
+    if (least < 8) least = want < 8 ? want : 8;
+    if (left == 1) least = want;
+    rc = pager_admit(w->p, 0, want, false);
+    if (rc == SDB_OK) rc = pager_reserve_run(w->p, want, least, &r);
+    if (rc != SDB_OK) break;
+    struct run *last = w->list.count ? &w->list.runs[w->list.count - 1] : NULL;
+    if (last && last->start + last->count == r.start) last->count += r.count;
+    else w->list.runs[w->list.count++] = r;
+    w->capacity += (uint64_t)r.count << bits;
+  }
+  pager_unlock(w->p);
+  return rc;
+}
+
+static void give_back_from(extent_writer *w, uint64_t bytes) {
+  unsigned bits = pager_geometry(w->p)->page_bits;
+  uint64_t pages = (bytes + page_size(w->p) - 1) >> bits, total = w->capacity >> bits;
+  pager_lock(w->p);
+  while (total > pages) {
+    struct run *last = &w->list.runs[w->list.count - 1];
+    uint32_t n = total - pages < last->count ? (uint32_t)(total - pages) : last->count;
+    pager_give_back(w->p, (run){last->start + last->count - n, n});
+    last->count -= n;
+    total -= n;
+    if (last->count == 0) w->list.count--;
+  }
+  pager_unlock(w->p);
+  w->capacity = total << bits;
+}
+
+int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, extent_writer **out) {
+  extent_writer *w = mem_new(e, sizeof *w);
+  if (w) w->chunk = mem_alloc(e, SDB_CHUNK);
+  if (!w || !w->chunk) {
+    extent_drop(w);
+    return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
+  }
+  w->e = e;
+  w->p = p;
+  w->size = size;
+  w->most = size == SDB_UNKNOWN_SIZE ? most : size;
+  w->path_len = path_len;
+  memcpy(w->path, path, path_len);
+  w->chunk_room = chunk_count(w->most);
+  int rc = SDB_OK;
+  for (uint32_t room = size == SDB_UNKNOWN_SIZE ? MAX_RUNS : FEW_RUNS;; room = MAX_RUNS) {
+    w->run_room = room;
+    w->list.head_len = head_length(path_len, room, w->chunk_room);
+    rc = reserve(w, w->list.head_len + (size == SDB_UNKNOWN_SIZE ? 0 : size));
+    if (rc == SDB_OK || room == MAX_RUNS) break;
+    give_back_from(w, 0);
+  }
+  if (rc != SDB_OK) {
+    extent_drop(w);
+    return rc;
+  }
+  *out = w;
+  return SDB_OK;
+}
+
+struct write_piece {
+  extent_writer *w;
+  const uint8_t *data;
+};
+
+static int write_piece(void *user, run r, uint64_t at, uint64_t n) {
+  struct write_piece *wp = user;
+  extent_writer *w = wp->w;
+  while (n > 0) {
+    size_t part = n < SYNC_BYTES ? (size_t)n : SYNC_BYTES;
+    int rc = pager_write_run(w->p, r, at, wp->data, part);
+    w->unsynced += part;
+    if (rc == SDB_OK && w->unsynced >= SYNC_BYTES) { /* commits beside this upload sync too: keep the device's queue small */
+      w->unsynced = 0;
+      rc = pager_sync(w->p);
+    }
+    if (rc != SDB_OK) return rc;
+    wp->data += part;
+    at += part;
+    n -= part;
+  }
+  return SDB_OK;
+}
+
+static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, uint64_t len) {
+  struct write_piece wp = {w, data};
+  if (w->capacity < offset + len) {
+    uint64_t ahead = w->size == SDB_UNKNOWN_SIZE && w->most > w->written ? w->most - w->written : 0;
+    int rc = reserve(w, offset + len + (ahead < GROW_BYTES ? ahead : GROW_BYTES));
+    if (rc != SDB_OK) return rc;
+  }
+  return for_pieces(w->p, &w->list, offset, len, write_piece, &wp);
+}
+
+/* Notes the checksums of whole chunks (and a last part) that are about to be written from `data`. */
+static int note_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
+  uint32_t more = chunk_count(len);
+  void *table = w->table;
+  if (!mem_reserve(w->e, &table, &w->table_cap, w->chunks + more, 8)) return env_fail(w->e, SDB_NO_MEMORY, "out of memory for a chunk table");
+  w->table = table;
+  for (; len > 0; w->chunks++) {
+    size_t part = len < SDB_CHUNK ? (size_t)len : SDB_CHUNK;
+    put32(w->table + 8 * (size_t)w->chunks, crc32c(0, data, part));
+    put32(w->table + 8 * (size_t)w->chunks + 4, (uint32_t)part);
+    w->digest = crc32c(w->digest, data, part);
+    data += part;
+    len -= part;
+  }
+  return SDB_OK;
+}
+
+static int put_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
+  while (len > 0) { /* in parts small enough that the bytes are still in the cache when they are written */
+    uint64_t part = len < 4 * SDB_CHUNK ? len : 4 * SDB_CHUNK;
+    uint64_t offset = w->list.head_len + (uint64_t)w->chunks * SDB_CHUNK;
+    int rc = note_chunks(w, data, part);
+    if (rc == SDB_OK) rc = write_string(w, offset, data, part);
+    if (rc != SDB_OK) return rc;
+    data += part;
+    len -= part;
+  }
+  return SDB_OK;
+}
+
+int extent_write(extent_writer *w, const void *data, size_t len) {
+  const uint8_t *d = data;
+  if (len > w->most - w->written)
+    return env_fail(w->e, SDB_TOO_LARGE, "the document has more than the %llu bytes that were announced or are allowed", (unsigned long long)w->most);
+  w->written += len;
+  while (len > 0) {
+    int rc = SDB_OK;
+    if (w->chunk_len == 0 && len >= SDB_CHUNK) { /* whole chunks go out from the caller's memory */
+      size_t whole = len / SDB_CHUNK * SDB_CHUNK;
+      rc = put_chunks(w, d, whole);
+      d += whole;
+      len -= whole;
+    } else {
+      size_t part = SDB_CHUNK - w->chunk_len < len ? SDB_CHUNK - w->chunk_len : len;
+      memcpy(w->chunk + w->chunk_len, d, part);
+      w->chunk_len += part;
+      d += part;
+      len -= part;
+      if (w->chunk_len == SDB_CHUNK) {
+        rc = put_chunks(w, w->chunk, SDB_CHUNK);
+        w->chunk_len = 0;
+      }
+    }
+    if (rc != SDB_OK) return rc;
+  }
+  return SDB_OK;
+}
+
+int extent_end(extent_writer *w) {
+  if (w->size != SDB_UNKNOWN_SIZE && w->written != w->size)
+    return env_fail(w->e, SDB_INVALID, "the document has %llu bytes, but %llu were announced", (unsigned long long)w->written,
+                    (unsigned long long)w->size);
+  int rc = w->chunk_len ? put_chunks(w, w->chunk, w->chunk_len) : SDB_OK;
+  w->chunk_len = 0;
+  if (rc == SDB_OK) give_back_from(w, w->list.head_len + w->written);
+  return rc;
+}
+
+int extent_seal(extent_writer *w, const record *r) {
+  uint32_t len = w->list.head_len;
+  uint8_t *head = mem_new(w->e, len);
+  if (!head) return env_fail(w->e, SDB_NO_MEMORY, "out of memory for the head of a large document");
+  unit_init(head, PAGE_EXTENT, w->list.runs[0].start);
+  page_set_fill(head, len);
+  memcpy(head + 64, r->id, 16);
+  put32(head + 80, r->version);
+  put32(head + 84, (uint32_t)w->written);
+  put32(head + 88, w->digest);
+  put16(head + 92, w->path_len);
+  put16(head + 94, r->flags);
+  put32(head + 96, w->chunks);
+  put32(head + 100, w->list.count);
+  put48(head + 104, r->time_ms);
+  memcpy(head + HEAD_FIXED, w->path, w->path_len);
+  uint8_t *at = head + HEAD_FIXED + align_up(w->path_len, 8);
+  for (uint32_t i = 0; i < w->list.count; i++, at += 8) {
+    put32(at, w->list.runs[i].start);
+    put32(at + 4, w->list.runs[i].count);
+  }
+  memcpy(at, w->table, 8 * (size_t)w->chunks);
+  unit_seal(head, len, 0);
+  int rc = write_string(w, 0, head, len);
+  mem_free(w->e, head);
+  if (rc == SDB_OK) rc = pager_sync(w->p);
+  w->unsynced = 0;
+  return rc;
+}
+
+uint64_t extent_written(const extent_writer *w) { return w->written; }
+uint32_t extent_digest(const extent_writer *w) { return w->digest; }
+const run_list *extent_runs(const extent_writer *w) { return &w->list; }
+void extent_keep(extent_writer *w) { w->kept = true; }
+
+void extent_drop(extent_writer *w) {
+  if (!w) return;
+  if (!w->kept && w->list.count) give_back_from(w, 0);
+  mem_free(w->e, w->table);
+  mem_free(w->e, w->chunk);
+  mem_free(w->e, w);
+}
+
+/* --- Reading ------------------------------------------------------------------------------------------------------------------ */
+
+struct read_piece {
+  pager *p;
+  uint8_t *to;
+  uint32_t crc;
+  bool check;
+};
+
+static int read_piece(void *user, run r, uint64_t at, uint64_t n) {
+  struct read_piece *rp = user;
+  const uint8_t *bytes = pager_run_bytes(rp->p, r, at);
+  if (bytes) {
+    if (rp->check) rp->crc = crc32c_copy(rp->crc, rp->to, bytes, (size_t)n);
+    else memcpy(rp->to, bytes, (size_t)n);
+  } else {
+    int rc = pager_read_run(rp->p, r, at, rp->to, (size_t)n);
+    if (rc != SDB_OK) return rc;
+    if (rp->check) rp->crc = crc32c(rp->crc, rp->to, (size_t)n);
+  }
+  rp->to += n;
+  return SDB_OK;
+}
+
+static int list_of(env *e, pager *p, const record *r, run_list *l) {
+  uint64_t bytes = 0;
+  int rc = run_list_parse(l, r);
+  for (uint32_t i = 0; rc == SDB_OK && i < l->count; i++) {
+    uint32_t end = l->runs[i].start + l->runs[i].count;
+    if (end > pager_pages_total(p) || (l->runs[i].start >> pager_geometry(p)->group_shift) != ((end - 1) >> pager_geometry(p)->group_shift)) rc = SDB_CORRUPT;
+    bytes += (uint64_t)l->runs[i].count << pager_geometry(p)->page_bits;
+  }
+  if (rc == SDB_OK && bytes < (uint64_t)l->head_len + r->size) rc = SDB_CORRUPT;
+  return rc == SDB_OK ? SDB_OK : env_fail(e, SDB_CORRUPT, "a large document names impossible runs of pages; run repair");
+}
+
+int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
+  run_list l;
+  struct read_piece rp = {.p = p, .to = buf, .check = check};
+  int rc = list_of(e, p, r, &l);
+  if (rc == SDB_OK) rc = for_pieces(p, &l, l.head_len, r->size, read_piece, &rp);
+  if (rc == SDB_OK && check && rp.crc != r->digest)
+    rc = env_fail(e, SDB_CORRUPT, "the content of a large document (%u bytes) does not match its digest", r->size);
+  return rc;
+}
+
+int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
+  run_list l;
+  int rc = list_of(e, p, r, &l);
+  if (rc != SDB_OK) return rc;
+  uint32_t chunks = chunk_count(r->size);
+  uint8_t *head = mem_alloc(e, l.head_len ? l.head_len : 1);
+  extent_reader *x = mem_new(e, sizeof *x + 8 * (size_t)chunks);
+  struct read_piece rp = {.p = p, .to = head};
+  if (!head || !x) rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
+  if (rc == SDB_OK) rc = for_pieces(p, &l, 0, l.head_len, read_piece, &rp);
+  if (rc == SDB_OK) {
+    uint64_t at = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * l.count;
+    bool good = l.head_len >= at + 8ull * chunks && unit_valid(head, l.head_len, l.runs[0].start) && head[4] == PAGE_EXTENT;
+    good = good && memcmp(head + 64, r->id, 16) == 0 && get32(head + 84) == r->size && get16(head + 92) == r->path_len && get32(head + 96) == chunks &&
+           get32(head + 100) == l.count;
+    if (good) memcpy(x->table, head + at, 8 * (size_t)chunks);
+    else rc = env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; run repair", l.runs[0].start);
+  }
+  mem_free(e, head);
+  if (rc != SDB_OK) {
+    mem_free(e, x);
+    return rc;
+  }
+  x->e = e;
+  x->p = p;
+  x->list = l;
+  x->chunks = chunks;
+  x->size = r->size;
+  *out = x;
+  return SDB_OK;
+}
+
+int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
+  uint64_t offset = (uint64_t)index * SDB_CHUNK;
+  size_t n = x->size - offset < SDB_CHUNK ? (size_t)(x->size - offset) : SDB_CHUNK;
+  struct read_piece rp = {.p = x->p, .to = buf, .check = true};
+  int rc = for_pieces(x->p, &x->list, x->list.head_len + offset, n, read_piece, &rp);
+  if (rc == SDB_OK && (rp.crc != get32(x->table + 8 * (size_t)index) || get32(x->table + 8 * (size_t)index + 4) != n))
+    rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index, x->list.runs[0].start);
+  if (rc == SDB_OK) *len = n;
+  return rc;
+}
+
+uint32_t extent_chunks(const extent_reader *x) { return x->chunks; }
+
+void extent_close(extent_reader *x) {
+  if (x) mem_free(x->e, x);
+}

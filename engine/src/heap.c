@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* heap.c - see heap.h. */
+#include "heap.h"
+
+int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r) {
+  const uint8_t *page;
+  uint32_t number = place_page(place), offset = place_offset(place), size = page_size(p);
+  int rc = page_read(p, view, number, &page);
+  if (rc == SDB_NOT_FOUND || (rc == SDB_OK && (page_kind(page) != PAGE_HEAP || offset < PAGE_HEADER || offset >= size)))
+    return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; run repair", number, offset);
+  if (rc != SDB_OK) return rc;
+  if (record_parse(r, page + offset, size - offset) == SDB_OK) return SDB_OK;
+  return env_fail(e, SDB_CORRUPT, "the record at page %u offset %u does not match its checksum; write the document again or run repair", number,
+                  offset);
+}
+
+int heap_room(pager *p, roots *rt, uint32_t total, uint64_t *place, uint8_t **bytes) {
+  uint8_t *page;
+  int rc;
+  if (rt->heap_page && rt->heap_fill + total <= page_size(p)) {
+    rc = pager_append(p, rt->heap_page, &page);
+    if (rc != SDB_OK) return rc;
+  } else {
+    uint32_t number;
+    rc = page_new(p, PAGE_HEAP, &number, &page);
+    if (rc != SDB_OK) return rc;
+    rt->heap_page = number;
+    rt->heap_fill = PAGE_HEADER;
+    rt->heap_pages++;
+  }
+  *place = place_make(rt->heap_page, rt->heap_fill);
+  *bytes = page + rt->heap_fill;
+  return SDB_OK;
+}
+
+void heap_commit(pager *p, roots *rt, uint64_t place, uint32_t total) {
+  uint8_t *page = NULL;
+  int rc = pager_append(p, place_page(place), &page);
+  assert(rc == SDB_OK && page); /* heap_room touched it under the same lock */
+  (void)rc;
+  rt->heap_fill += total;
+  rt->heap_live += total;
+  page_set_fill(page, rt->heap_fill);
+  pager_live_add(p, place_page(place), (int32_t)total);
+}
+
+void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total) {
+  rt->heap_live -= total;
+  pager_live_add(p, place_page(place), -(int32_t)total);
+}
+
+int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user, bool *damaged) {
+  uint32_t fill = page_fill(page), offset = PAGE_HEADER;
+  *damaged = fill > page_size;
+  if (fill > page_size) fill = page_size;
+  while (offset + RECORD_HEAD <= fill) {
+    record r;
+    if (record_parse(&r, page + offset, fill - offset) != SDB_OK) {
+      *damaged = true;
+      offset += 8;
+      continue;
+    }
+    int rc = visit(user, offset, &r);
+    if (rc != SDB_OK) return rc;
+    offset += r.total;
+  }
+  return SDB_OK;
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* log.c - appending, group writes and syncs; see log.h. */
+#include "log.h"
+
+#include "codec.h"
+#include "log_state.h"
+
+enum { PIECE_BYTES = 256 << 10 };
+
+/* --- Life --------------------------------------------------------------------------------------------------------------------- */
+
+int log_open(env *e, const char *name, const log_config *config, log **out) {
+  log *l = mem_new(e, sizeof *l);
+  size_t len = strlen(name) + 1;
+  if (l) l->name = mem_alloc(e, len);
+  if (!l || !l->name) {
+    mem_free(e, l);
+    return env_fail(e, SDB_NO_MEMORY, "out of memory for the log");
+  }
+  memcpy(l->name, name, len);
+  l->e = e;
+  l->config = *config;
+  l->segment_size = config->segment_size;
+  mutex_init(&l->owner);
+  mutex_init(&l->queue);
+  int rc = segments_find(l);
+  if (rc != SDB_OK) {
+    log_close(l);
+    return rc;
+  }
+  *out = l;
+  return SDB_OK;
+}
+
+static void pieces_free(log *l, struct piece *p) {
+  while (p) {
+    struct piece *next = p->next;
+    mem_free(l->e, p->bytes);
+    mem_free(l->e, p);
+    p = next;
+  }
+}
+
+void log_close(log *l) {
+  if (!l) return;
+  for (size_t i = 0; i < l->count; i++) {
+    l->e->storage->close(l->segments[i]->file);
+    mem_free(l->e, l->segments[i]);
+  }
+  pieces_free(l, l->open);
+  pieces_free(l, l->sealed_first);
+  pieces_free(l, l->idle);
+  mem_free(l->e, l->segments);
+  mem_free(l->e, l->name);
+  mutex_destroy(&l->owner);
+  mutex_destroy(&l->queue);
+  mem_free(l->e, l);
+}
+
+static void start(log *l, struct segment *s, uint64_t position, uint32_t chain) {
+  l->current = s;
+  l->tail = position;
+  l->chain = chain;
+  l->written_pos = position;
+  atomic_store(&l->synced_pos, position);
+  l->stated = position;
+  l->started = true;
+}
+
+int log_fresh(log *l, uint64_t fallback, uint64_t *position) {
+  uint64_t number = 0, base = fallback >= LOG_SECTOR ? fallback - LOG_SECTOR : 0;
+  for (size_t i = 0; i < l->count; i++) {
+    const struct segment *s = l->segments[i];
+    if (s->number > number) number = s->number;
+    if (s->state == SEGMENT_LIVE && s->base + l->segment_size > base) base = s->base + l->segment_size;
+  }
+  struct segment *s;
+  int rc = segment_new(l, number + 1, base, &s);
+  if (rc != SDB_OK) return rc;
+  *position = base + LOG_SECTOR;
+  start(l, s, *position, 0);
+  return SDB_OK;
+}
+
+int log_resume(log *l, uint64_t position, uint32_t chain) {
+  struct segment *s = segment_at(l, position);
+  if (s) {
+    for (size_t i = 0; i < l->count; i++) /* set up before the close, never used */
+      if (l->segments[i]->number > s->number) l->segments[i]->state = SEGMENT_SPARE;
+    start(l, s, position, chain);
+    return SDB_OK;
+  }
+  uint64_t fresh;
+  return log_fresh(l, position, &fresh);
+}
+
+bool log_started(const log *l) { return l->started; }
+
+/* --- Appending ---------------------------------------------------------------------------------------------------------------- */
+
+static struct piece *piece_get(log *l, size_t need) {
+  mutex_lock(&l->queue);
+  struct piece *p = l->idle;
+  if (p) l->idle = p->next;
+  mutex_unlock(&l->queue);
+  if (!p) p = mem_new(l->e, sizeof *p);
+  if (!p) return NULL;
+  p->next = NULL;
+  p->len = 0;
+  p->sequence = 0;
+  if (p->cap >= need) return p;
+  size_t cap = need < PIECE_BYTES ? PIECE_BYTES : need;
+  uint8_t *bytes = mem_resize(l->e, p->bytes, cap);
+  if (!bytes) {
+    mem_free(l->e, p->bytes);
+    mem_free(l->e, p);
+    return NULL;
+  }
+  p->bytes = bytes;
+  p->cap = cap;
+  return p;
+}
+
+static uint64_t segment_end(const log *l) { return l->current->base + l->segment_size; }
+
+/* The next segment must be there before the record that needs it is decided. */
+static int ensure_next(log *l) {
+  mutex_lock(&l->queue);
+  bool ready = l->next != NULL;
+  mutex_unlock(&l->queue);
+  if (ready) return SDB_OK;
+  log_own(l);
+  int rc = log_prepare(l);
+  log_disown(l);
+  return rc;
+}
+
+int log_reserve(log *l, size_t payload) {
+  size_t need = align_up(LOG_RECORD_HEAD + payload, 8);
+  if (need > l->segment_size / 2 - LOG_SECTOR)
+    return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", payload, l->segment_size);
+  if (l->tail + need > segment_end(l)) {
+    int rc = ensure_next(l);
+    if (rc != SDB_OK) return rc;
+    log_seal(l);
+    mutex_lock(&l->queue);
+    l->current = l->next;
+    l->next = NULL;
+    mutex_unlock(&l->queue);
+    l->tail = l->current->base + LOG_SECTOR;
+  }
+  struct piece *p = l->open;
+  if (!p) {
+    p = piece_get(l, need + LOG_SECTOR);
+    if (!p) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for the log");
+    p->segment = l->current;
+    p->offset = (uint32_t)(l->tail - l->current->base);
+    l->open = p;
+  } else if (p->len + need + LOG_SECTOR > p->cap) {
+    size_t cap = 2 * p->cap > p->len + need + LOG_SECTOR ? 2 * p->cap : p->len + need + LOG_SECTOR;
+    uint8_t *bytes = mem_resize(l->e, p->bytes, cap);
+    if (!bytes) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for the log");
+    p->bytes = bytes;
+    p->cap = cap;
+  }
+  return SDB_OK;
+}
+
+uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint64_t time_ms, size_t payload) {
+  struct piece *p = l->open;
+  uint32_t len = (uint32_t)(LOG_RECORD_HEAD + payload);
+  assert(p && p->len + align_up(len, 8) + LOG_SECTOR <= p->cap);
+  uint8_t *r = p->bytes + p->len;
+  uint64_t synced = atomic_load(&l->synced_pos);
+  put32(r + 4, len);
+  put64(r + 8, sequence);
+  put64(r + 16, synced);
+  put32(r + 24, l->chain);
+  r[28] = kind;
+  r[29] = 0;
+  put16(r + 30, ops);
+  put64(r + 32, time_ms);
+  memset(r + len, 0, align_up(len, 8) - len);
+  l->record = r;
+  l->record_len = len;
+  if (synced > l->stated) l->stated = synced;
+  if (kind == LOG_COMMIT) p->sequence = l->last_sequence = sequence;
+  return r + LOG_RECORD_HEAD;
+}
+
+void log_finish(log *l) {
+  l->chain = crc32c(segment_seed(l->current, l->tail), l->record + 4, l->record_len - 4);
+  put32(l->record, l->chain);
+  size_t padded = align_up(l->record_len, 8);
+  l->open->len += padded;
+  l->tail += padded;
+}
+
+void log_seal(log *l) {
+  struct piece *p = l->open;
+  if (!p) return;
+  l->open = NULL;
+  size_t padded = align_up(p->len, LOG_SECTOR);
+  memset(p->bytes + p->len, 0, padded - p->len);
+  l->tail += padded - p->len;
+  p->len = padded;
+  mutex_lock(&l->queue);
+  if (p->len == 0) {
+    p->next = l->idle;
+    l->idle = p;
+  } else {
+    if (l->sealed_last) l->sealed_last->next = p;
+    else l->sealed_first = p;
+    l->sealed_last = p;
+  }
+  mutex_unlock(&l->queue);
+}
+
+uint64_t log_tail(const log *l, uint32_t *chain) {
+  if (chain) *chain = l->chain;
+  return l->tail;
+}
+
+size_t log_open_bytes(const log *l) { return l->open ? l->open->len : 0; }
+bool log_has_sealed(log *l) {
+  mutex_lock(&l->queue);
+  bool sealed = l->sealed_first != NULL;
+  mutex_unlock(&l->queue);
+  return sealed;
+}
+
+bool log_wants_mark(const log *l) { return l->started && !l->open && l->stated < l->tail; }
+
+/* --- Owner -------------------------------------------------------------------------------------------------------------------- */
+
+void log_own(log *l) { mutex_lock(&l->owner); }
+void log_disown(log *l) { mutex_unlock(&l->owner); }
+
+int log_write(log *l) {
+  for (;;) {
+    mutex_lock(&l->queue);
+    struct piece *p = l->sealed_first;
+    mutex_unlock(&l->queue);
+    if (!p) return SDB_OK;
+    if (atomic_load(&l->e->sync_failed)) return env_fail(l->e, SDB_SYNC_FAILED, "an earlier write to the log failed; open the database again");
+    int rc = l->e->storage->write(p->segment->file, p->offset, p->bytes, p->len);
+    if (rc != SDB_OK) {
+      /* The commits in it are already part of the state in memory: nothing behind them may be acknowledged. */
+      atomic_store(&l->e->sync_failed, true);
+      return env_fail(l->e, SDB_SYNC_FAILED, "writing %zu bytes to log segment %04u failed (%s); open the database again", p->len,
+                      p->segment->index, sdb_strerror(rc));
+    }
+    p->segment->unsynced = true;
+    l->written_pos = p->segment->base + p->offset + p->len;
+    if (p->sequence) l->written_sequence = p->sequence;
+    mutex_lock(&l->queue);
+    l->sealed_first = p->next;
+    if (!p->next) l->sealed_last = NULL;
+    bool keep = p->cap <= 4 * PIECE_BYTES;
+    p->next = l->idle;
+    if (keep) l->idle = p;
+    mutex_unlock(&l->queue);
+    if (keep) continue;
+    p->next = NULL;
+    pieces_free(l, p);
+  }
+}
+
+int log_sync(log *l, uint64_t *sequence) {
+  uint64_t pos = l->written_pos, seq = l->written_sequence;
+  if (pos > atomic_load(&l->synced_pos)) {
+    for (size_t i = 0; i < l->count; i++) {
+      struct segment *s = l->segments[i];
+      if (!s->unsynced) continue;
+      if (l->e->storage->sync(s->file) != SDB_OK) {
+        atomic_store(&l->e->sync_failed, true);
+        return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+      }
+      s->unsynced = false;
+    }
+    atomic_store(&l->synced_pos, pos);
+    atomic_store(&l->synced_sequence, seq);
+  }
+  *sequence = seq;
+  return SDB_OK;
+}
+
+bool log_wants_segment(log *l) { /* the writer asks: tail is its own */
+  mutex_lock(&l->queue);
+  bool wants = l->started && !l->next && l->tail - l->current->base > l->segment_size / 2;
+  mutex_unlock(&l->queue);
+  return wants;
+}
+
+int log_prepare(log *l) {
+  mutex_lock(&l->queue);
+  struct segment *last = l->current;
+  bool wants = l->started && !l->next;
+  mutex_unlock(&l->queue);
+  if (!wants) return SDB_OK;
+  struct segment *s;
+  int rc = segment_new(l, last->number + 1, last->base + l->segment_size, &s);
+  if (rc != SDB_OK) return rc;
+  mutex_lock(&l->queue);
+  l->next = s;
+  mutex_unlock(&l->queue);
+  return SDB_OK;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* log.h - the newest truth: an append-only log in segments, synced by groups. Format and crash argument: docs/file-format.md, 10 to 13.
+ *
+ *      position b        b + 4096                                     b + size
+ *      | segment header | rec rec rec ~pad~ | rec ~pad~ | rec rec ... | next segment
+ *                        '---- group -------'            ^ open piece: in memory, appended under the writer's lock
+ *                                                        sealed pieces: in order, waiting for their owner to write and sync them
+ *
+ * Who may do what: reserve, append and seal are the writer's (pager_lock held). Writing, syncing, preparing and releasing segments is
+ * the owner's: whoever holds log_own (I10). The writer's lock may be held when the owner's is taken, never the other way round.
+ */
+#ifndef SDB_LOG_H
+#define SDB_LOG_H
+
+#include "base.h"
+
+enum { LOG_SECTOR = 4096, LOG_RECORD_HEAD = 40, LOG_OP_HEAD = 8, LOG_COMMIT = 1, LOG_MARK = 2 };
+
+typedef struct log_config {
+  uint32_t segment_size;
+  uint64_t keep_bytes; /* of log behind the checkpoint */
+  uint8_t database_id[16];
+  uint64_t epoch;
+  bool read_only;
+} log_config;
+
+typedef struct log log;
+
+/* Opens the segments NAME.log.NNNN that exist. The size of existing segments counts, whatever the configuration says.
+ * SDB_MISMATCH: a segment of another database or epoch. */
+int log_open(env *e, const char *name, const log_config *config, log **l);
+void log_close(log *l);
+
+typedef struct log_record {
+  uint64_t position, sequence, time_ms;
+  uint8_t kind;
+  uint16_t ops;
+  const uint8_t *payload;
+  size_t payload_len;
+} log_record;
+
+typedef struct log_scan_result {
+  uint64_t end;      /* position behind the last good record, or where the scan began */
+  uint64_t sequence; /* of the last commit; 0: none */
+  uint32_t chain;
+  uint64_t records;
+  bool covered;      /* some segment holds the starting position */
+  bool damaged;      /* what stands behind `end` had been synced once */
+} log_scan_result;
+
+/* Visits the records from `position` on. visit returns SDB_OK to go on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
+int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result);
+
+/* Goes on behind `position` in the segment that holds it (after a clean close), or in a fresh one. */
+int log_resume(log *l, uint64_t position, uint32_t chain);
+/* Begins a fresh segment behind all that exist; *position is where its first record will stand. */
+int log_fresh(log *l, uint64_t fallback, uint64_t *position);
+
+/* --- The writer --------------------------------------------------------------------------------------------------------------- */
+
+/* Makes sure that a record with that payload can be appended: afterwards append cannot fail. SDB_TOO_LARGE above half a segment. */
+int log_reserve(log *l, size_t payload);
+/* Appends a record; the caller fills the payload and calls log_finish at once. */
+uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint64_t time_ms, size_t payload);
+void log_finish(log *l);
+/* Closes the open group: what was appended so far goes out with the next log_write. */
+void log_seal(log *l);
+/* Position where the next group will begin, once sealed; and the checksum of the last record. */
+uint64_t log_tail(const log *l, uint32_t *chain);
+/* Bytes of the open piece: a large one is better sealed and written. */
+size_t log_open_bytes(const log *l);
+bool log_has_sealed(log *l);
+/* True when the current segment is half full and its successor is not set up. */
+bool log_wants_segment(log *l);
+/* True when the last group is not yet covered by a later record's "known to be synced". */
+bool log_wants_mark(const log *l);
+
+/* --- The owner ---------------------------------------------------------------------------------------------------------------- */
+
+void log_own(log *l);
+void log_disown(log *l);
+/* Writes the sealed pieces. SDB_IO, SDB_FULL: nothing after it may be acknowledged. */
+int log_write(log *l);
+/* Syncs what was written; *sequence is set to the last commit that is durable now. A failure is final (I7). */
+int log_sync(log *l, uint64_t *sequence);
+/* Sets the next segment up, so that the writer need not wait for it; nothing when it is there already. */
+int log_prepare(log *l);
+/* Everything before `position` is in a complete checkpoint: segments behind it, and behind what is to be kept, are recycled.
+ * `spare`: how many of them stay; files beyond that are removed. */
+void log_release(log *l, uint64_t position, unsigned spare);
+
+uint64_t log_bytes(log *l); /* of all segment files */
+bool log_started(const log *l);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* log_scan.c - reading the log after a start: how far it is good, and whether what follows is a torn tail or damage.
+ *
+ * After a good record the next one stands right behind it (same group), at the next sector (next group), or at the beginning of the
+ * next segment. It must verify under that segment's salt and its own position, and carry the checksum of its predecessor. When none
+ * of the three does, the log ends there. Damage, not a torn tail, when any later valid record says that the end had been synced.
+ */
+#include "codec.h"
+#include "log_state.h"
+
+struct scan {
+  log *l;
+  uint8_t *bytes; /* of the whole segment */
+  const struct segment *segment;
+};
+
+static int load(struct scan *sc, const struct segment *s) {
+  if (sc->segment == s) return SDB_OK;
+  sc->segment = NULL;
+  if (sc->l->e->storage->read(s->file, 0, sc->bytes, sc->l->segment_size) != SDB_OK)
+    return env_fail(sc->l->e, SDB_IO, "cannot read log segment %04u", s->index);
+  sc->segment = s;
+  return SDB_OK;
+}
+
+/* A record that verifies at that offset, whatever its chain. */
+static const uint8_t *valid_at(const struct scan *sc, uint64_t offset) {
+  uint32_t size = sc->l->segment_size;
+  if (offset < LOG_SECTOR || offset + LOG_RECORD_HEAD > size) return NULL;
+  const uint8_t *r = sc->bytes + offset;
+  uint32_t len = get32(r + 4);
+  if (len < LOG_RECORD_HEAD || len > size - offset) return NULL;
+  if (get32(r) != crc32c(segment_seed(sc->segment, sc->segment->base + offset), r + 4, len - 4)) return NULL;
+  return r[28] == LOG_COMMIT || r[28] == LOG_MARK ? r : NULL;
+}
+
+static const uint8_t *chained_at(const struct scan *sc, uint64_t offset, uint32_t chain) {
+  const uint8_t *r = valid_at(sc, offset);
+  return r && get32(r + 24) == chain ? r : NULL;
+}
+
+static const struct segment *follower(const log *l, const struct segment *s) {
+  for (size_t i = 0; i < l->count; i++)
+    if (l->segments[i]->state == SEGMENT_LIVE && l->segments[i]->number == s->number + 1 && l->segments[i]->base >= s->base + l->segment_size)
+      return l->segments[i];
+  return NULL;
+}
+
+/* The next good record behind `end`, or NULL. On success *position is where it stands. */
+static int next_record(struct scan *sc, const struct segment *s, uint64_t end, uint32_t chain, uint64_t *position, const uint8_t **record) {
+  uint64_t offset = end - s->base;
+  *record = NULL;
+  int rc = load(sc, s);
+  if (rc != SDB_OK) return rc;
+  uint64_t tries[2] = {offset, align_up(offset, LOG_SECTOR)};
+  for (int i = 0; i < 2 && !*record; i++) {
+    *record = chained_at(sc, tries[i], chain);
+    *position = s->base + tries[i];
+  }
+  const struct segment *next = *record ? NULL : follower(sc->l, s);
+  if (!next) return SDB_OK;
+  rc = load(sc, next);
+  if (rc != SDB_OK) return rc;
+  *record = chained_at(sc, LOG_SECTOR, chain);
+  *position = next->base + LOG_SECTOR;
+  return SDB_OK;
+}
+
+/* Looks at every sector behind the end, in this segment and all that follow. */
+static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, bool *damaged) {
+  uint64_t offset = align_up(end - s->base, 8);
+  for (; s && !*damaged; s = follower(sc->l, s), offset = LOG_SECTOR) {
+    int rc = load(sc, s);
+    if (rc != SDB_OK) return rc;
+    for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size; offset += LOG_SECTOR) {
+      const uint8_t *r = valid_at(sc, offset);
+      if (r && get64(r + 16) > end) *damaged = true;
+    }
+  }
+  return SDB_OK;
+}
+
+int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result) {
+  *result = (log_scan_result){.end = position, .chain = chain};
+  const struct segment *s = segment_at(l, position);
+  if (!s) return SDB_OK;
+  result->covered = true;
+  struct scan sc = {.l = l, .bytes = mem_alloc(l->e, l->segment_size)};
+  if (!sc.bytes) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for reading the log");
+  int rc = SDB_OK;
+  for (;;) {
+    const uint8_t *r;
+    uint64_t at;
+    rc = next_record(&sc, s, result->end, result->chain, &at, &r);
+    if (rc != SDB_OK || !r) break;
+    log_record record = {.position = at,
+                         .sequence = get64(r + 8),
+                         .time_ms = get64(r + 32),
+                         .kind = r[28],
+                         .ops = get16(r + 30),
+                         .payload = r + LOG_RECORD_HEAD,
+                         .payload_len = get32(r + 4) - LOG_RECORD_HEAD};
+    rc = visit(user, &record);
+    if (rc != SDB_OK) break;
+    s = sc.segment;
+    result->end = at + align_up(get32(r + 4), 8);
+    result->chain = get32(r);
+    result->records++;
+    if (record.kind == LOG_COMMIT) result->sequence = record.sequence;
+  }
+  if (rc == SDB_OK) rc = find_damage(&sc, s, result->end, &result->damaged);
+  mem_free(l->e, sc.bytes);
+  return rc;
+}

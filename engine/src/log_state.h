@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* log_state.h - the log's own data, shared by log.c (writing), segment.c (files) and log_scan.c (recovery). */
+#ifndef SDB_LOG_STATE_H
+#define SDB_LOG_STATE_H
+
+#include "log.h"
+
+#define SEGMENT_MAGIC "SDBLOG\x01\n"
+
+enum { MAX_SEGMENTS = 10000, SEGMENT_FORMAT = 1 };
+
+struct segment {
+  sdb_file *file;
+  uint32_t index; /* of the file's name */
+  uint64_t number, base, salt;
+  enum { SEGMENT_SPARE, SEGMENT_LIVE } state;
+  bool unsynced;
+};
+
+/* A part of a group on its way to one segment. */
+struct piece {
+  struct piece *next;
+  struct segment *segment;
+  uint32_t offset;
+  uint8_t *bytes;
+  size_t len, cap;
+  uint64_t sequence; /* of its last commit; 0: none */
+};
+
+struct log {
+  env *e;
+  log_config config;
+  char *name;            /* of the data file */
+  uint32_t segment_size; /* of the files that exist, else as configured */
+
+  struct mutex owner;
+  struct mutex queue; /* segments' list, current and next, sealed pieces; held for a few instructions */
+
+  struct segment **segments;
+  size_t count, cap;
+  struct segment *current, *next;
+
+  struct piece *open;
+  struct piece *sealed_first, *sealed_last;
+  struct piece *idle; /* for reuse */
+
+  uint64_t tail;         /* position of the next record */
+  uint32_t chain;
+  uint64_t last_sequence;
+  uint64_t written_pos, written_sequence; /* handed to the file */
+  _Atomic uint64_t synced_pos, synced_sequence;
+  uint64_t stated;       /* highest "known to be synced" that a record carries */
+  bool started;
+
+  uint8_t *record; /* being appended */
+  uint32_t record_len;
+};
+
+/* segment.c */
+int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
+struct segment *segment_at(const log *l, uint64_t position); /* live, base <= position <= base + size */
+int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
+int segments_find(log *l);
+uint32_t segment_seed(const struct segment *s, uint64_t position);
+
+#endif

@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* pager.c - logical pages: reading at a view, changing by copying, cache, pins and epochs. The picture is in pager.h.
+ *
+ * Why a reader needs no lock: it enters an epoch, then loads `published`. A frame is unlinked (superseded and behind every pin, or
+ * evicted) before the epoch is advanced, and its memory goes back only when no slot shows an epoch up to that one. A reader that
+ * entered later finds the word that replaced it.
+ */
+#include "pager_state.h"
+
+/* --- Lists -------------------------------------------------------------------------------------------------------------------- */
+
+void list_push(struct frame_list *l, struct frame *f) {
+  f->next = NULL;
+  f->prev = l->last;
+  if (l->last) l->last->next = f;
+  else l->first = f;
+  l->last = f;
+}
+
+void list_remove(struct frame_list *l, struct frame *f) {
+  if (f->prev) f->prev->next = f->next;
+  else l->first = f->next;
+  if (f->next) f->next->prev = f->prev;
+  else l->last = f->prev;
+  f->prev = f->next = NULL;
+}
+
+/* --- Readers ------------------------------------------------------------------------------------------------------------------ */
+
+unsigned pager_enter(pager *p) {
+  uintptr_t hint = thread_hint();
+  unsigned i = (unsigned)((hint >> 12 ^ hint >> 20) % READER_SLOTS);
+  for (;;) {
+    for (unsigned tries = 0; tries < READER_SLOTS; tries++, i = (i + 1) % READER_SLOTS) {
+      uint64_t idle = 0;
+      if (atomic_compare_exchange_strong(&p->readers[i].epoch, &idle, atomic_load(&p->epoch))) return i;
+    }
+    thread_yield();
+  }
+}
+
+void pager_leave(pager *p, unsigned slot) { atomic_store_explicit(&p->readers[slot].epoch, 0, memory_order_release); }
+
+uint64_t pager_published(const pager *p) { return atomic_load(&p->published); }
+
+uint64_t epoch_advance(pager *p) { return atomic_fetch_add(&p->epoch, 1); }
+
+uint64_t epoch_oldest(pager *p) {
+  uint64_t oldest = atomic_load(&p->epoch);
+  for (unsigned i = 0; i < READER_SLOTS; i++) {
+    uint64_t e = atomic_load(&p->readers[i].epoch);
+    if (e && e < oldest) oldest = e;
+  }
+  return oldest;
+}
+
+uint64_t pager_pin(pager *p) {
+  mutex_lock(&p->pin_lock);
+  uint64_t view = atomic_load(&p->published);
+  size_t i = 0;
+  while (i < p->pin_count && p->pins[i].view != view) i++;
+  if (i == p->pin_count) {
+    void *pins = p->pins;
+    if (!mem_reserve(p->e, &pins, &p->pin_cap, p->pin_count + 1, sizeof *p->pins)) {
+      mutex_unlock(&p->pin_lock);
+      return 0;
+    }
+    p->pins = pins;
+    p->pins[p->pin_count++] = (struct pin){view, 0};
+  }
+  p->pins[i].count++;
+  p->open_pins++;
+  mutex_unlock(&p->pin_lock);
+  return view;
+}
+
+void pager_unpin(pager *p, uint64_t view) {
+  mutex_lock(&p->pin_lock);
+  for (size_t i = 0; i < p->pin_count; i++) {
+    if (p->pins[i].view != view) continue;
+    p->open_pins--;
+    if (--p->pins[i].count == 0) p->pins[i] = p->pins[--p->pin_count];
+    break;
+  }
+  mutex_unlock(&p->pin_lock);
+}
+
+uint64_t pins_oldest(pager *p) {
+  mutex_lock(&p->pin_lock);
+  uint64_t oldest = atomic_load(&p->published);
+  for (size_t i = 0; i < p->pin_count; i++)
+    if (p->pins[i].view < oldest) oldest = p->pins[i].view;
+  mutex_unlock(&p->pin_lock);
+  if (p->cp.active && p->cp.version < oldest) oldest = p->cp.version;
+  return oldest;
+}
+
+/* --- Frames ------------------------------------------------------------------------------------------------------------------- */
+
+static struct frame *frame_new(pager *p, uint32_t number, uint8_t kind, bool with_data) {
+  struct frame *f = mem_new(p->e, sizeof *f);
+  uint8_t *data = NULL;
+  if (f && with_data) {
+    mutex_lock(&p->retire_lock);
+    if (p->spares) data = p->spare[--p->spares];
+    mutex_unlock(&p->retire_lock);
+    if (!data) data = mem_alloc(p->e, p->g.page_size);
+  }
+  if (!f || (with_data && !data)) {
+    mem_free(p->e, f);
+    env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
+    return NULL;
+  }
+  f->number = number;
+  f->kind = kind;
+  atomic_init(&f->data, data);
+  if (data) atomic_fetch_add_explicit(&p->frames_held, 1, memory_order_relaxed);
+  return f;
+}
+
+static void frame_free(pager *p, struct frame *f) { /* under retire_lock */
+  uint8_t *data = atomic_load_explicit(&f->data, memory_order_relaxed);
+  if (data) {
+    atomic_fetch_sub_explicit(&p->frames_held, 1, memory_order_relaxed);
+    if (p->spares < SPARE_BUFFERS) p->spare[p->spares++] = data;
+    else mem_free(p->e, data);
+  }
+  mem_free(p->e, f);
+}
+
+/* Nobody can reach the frame any more except readers that are inside now. */
+static void frame_retire(pager *p, struct frame *f) {
+  mutex_lock(&p->retire_lock);
+  f->stamp = epoch_advance(p);
+  list_push(&p->retired, f);
+  uint64_t oldest = epoch_oldest(p);
+  while (p->retired.first && p->retired.first->stamp < oldest) {
+    struct frame *gone = p->retired.first;
+    list_remove(&p->retired, gone);
+    frame_free(p, gone);
+  }
+  mutex_unlock(&p->retire_lock);
+}
+
+static void ring_remove(pager *p, struct frame *f) { /* under ring_lock */
+  if (!f->in_ring) return;
+  if (f->ring_next == f) {
+    p->ring_hand = NULL;
+  } else {
+    f->ring_prev->ring_next = f->ring_next;
+    f->ring_next->ring_prev = f->ring_prev;
+    if (p->ring_hand == f) p->ring_hand = f->ring_next;
+  }
+  f->in_ring = false;
+}
+
+static void ring_add(pager *p, struct frame *f) { /* under ring_lock */
+  if (!p->ring_hand) {
+    f->ring_prev = f->ring_next = p->ring_hand = f;
+  } else {
+    f->ring_next = p->ring_hand;
+    f->ring_prev = p->ring_hand->ring_prev;
+    f->ring_prev->ring_next = f->ring_next->ring_prev = f;
+  }
+  f->in_ring = true;
+}
+
+/* Clock: gives clean, settled frames a second chance, then makes their words plain places again. */
+static void ring_evict(pager *p) {
+  for (unsigned tries = 0; tries < 64; tries++) {
+    if (atomic_load_explicit(&p->frames_held, memory_order_relaxed) <= p->config.cache_pages) return;
+    mutex_lock(&p->ring_lock);
+    struct frame *f = p->ring_hand;
+    if (!f) {
+      mutex_unlock(&p->ring_lock);
+      return;
+    }
+    p->ring_hand = f->ring_next;
+    struct map_chunk *c;
+    uint32_t slot;
+    bool gone = false;
+    if (!atomic_exchange_explicit(&f->referenced, false, memory_order_relaxed) && map_get(p, f->number, &c, &slot) == SDB_OK) {
+      uint64_t word = word_frame(f);
+      gone = atomic_compare_exchange_strong(&c->word[slot], &word, word_place(f->place, f->kind));
+      if (gone) ring_remove(p, f);
+    }
+    mutex_unlock(&p->ring_lock);
+    if (gone) frame_retire(p, f);
+  }
+}
+
+void frame_dirty_remove(pager *p, struct frame *f) {
+  if (!f->dirty) return;
+  list_remove(&p->dirty, f);
+  f->dirty = false;
+  p->dirty_count--;
+}
+
+/* A frame that is on disk, or a freed page, and that no view looks behind any more becomes a plain word (a cached frame without
+ * mapping). Else it waits in the settling list. */
+void frame_settle(pager *p, struct frame *f) {
+  struct map_chunk *c;
+  uint32_t slot;
+  bool head = map_get(p, f->number, &c, &slot) == SDB_OK && atomic_load(&c->word[slot]) == word_frame(f);
+  if (!head) return; /* superseded: the list of old frames takes care of it */
+  bool freed = f->kind == PAGE_FREE;
+  bool final = !f->has_older && f->version <= pins_oldest(p) && (!freed || f->version <= p->checkpoint_version);
+  if (!final) {
+    f->settling = true;
+    list_push(&p->settling, f);
+    return;
+  }
+  if (freed) {
+    atomic_store(&c->word[slot], 0);
+    c->used--;
+    if (f->number < p->number_hint) p->number_hint = f->number;
+  } else if (p->mapped) {
+    atomic_store(&c->word[slot], word_place(f->place, f->kind));
+  } else {
+    mutex_lock(&p->ring_lock);
+    ring_add(p, f);
+    mutex_unlock(&p->ring_lock);
+    return;
+  }
+  frame_retire(p, f);
+}
+
+void frames_settle_all(pager *p) {
+  struct frame_list list = p->settling;
+  p->settling = (struct frame_list){0};
+  while (list.first) {
+    struct frame *f = list.first;
+    list_remove(&list, f);
+    f->settling = false;
+    frame_settle(p, f);
+  }
+  if (!p->mapped) ring_evict(p);
+}
+
+/* Superseded frames that no view can reach any more. Their places are free once no header slot names them. */
+void frames_reclaim(pager *p) {
+  if (!p->old_first) return;
+  uint64_t bound = pins_oldest(p);
+  while (p->old_first && p->old_first->newer->version <= bound && !p->old_first->writing) {
+    struct frame *f = p->old_first;
+    p->old_first = f->old_next;
+    if (!p->old_first) p->old_last = NULL;
+    f->newer->has_older = false;
+    if (f->dirty) {
+      list_remove(f->version <= p->floor && p->cp.active ? &p->cp.todo : &p->dirty, f);
+      f->dirty = false;
+      p->dirty_count--;
+    }
+    if (f->in_ring) {
+      mutex_lock(&p->ring_lock);
+      ring_remove(p, f);
+      mutex_unlock(&p->ring_lock);
+    }
+    if (f->place) space_release(p, (run){f->place, 1}, f->newer->version);
+    frame_retire(p, f);
+  }
+}
+
+/* --- Reading ------------------------------------------------------------------------------------------------------------------ */
+
+uint32_t page_size(const struct pager *p) { return p->g.page_size; }
+
+static int verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind) {
+  if (unit_valid(bytes, p->g.page_size, number) && bytes[4] == kind) return SDB_OK;
+  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) does not match its checksum or name; run check, then repair", number,
+                  place);
+}
+
+/* The bytes at a place, in the mapping; verified at first touch. */
+static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, const uint8_t **page) {
+  const uint8_t *bytes = space_window(p, place, 0);
+  if (!bytes) return env_fail(p->e, SDB_IO, "cannot map the data file");
+  if (!space_is_verified(p, place)) {
+    int rc = verify(p, bytes, number, place, kind);
+    if (rc != SDB_OK) return rc;
+    space_set_verified(p, place);
+  }
+  *page = bytes;
+  return SDB_OK;
+}
+
+static int read_place(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t *buf) {
+  int rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
+  if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
+  return verify(p, buf, number, place, kind);
+}
+
+/* Without mapping: a clean page enters the cache as a frame of its word. SDB_END: the word changed meanwhile, look again. */
+static int load_clean(pager *p, _Atomic uint64_t *word, uint64_t w, uint32_t number, const uint8_t **page) {
+  atomic_fetch_add_explicit(&p->misses, 1, memory_order_relaxed);
+  struct frame *f = frame_new(p, number, kind_of(w), true);
+  if (!f) return SDB_NO_MEMORY;
+  f->place = place_of(w);
+  int rc = read_place(p, number, f->place, f->kind, f->data);
+  if (rc == SDB_OK) { /* the word and the ring change together: a writer that meets the frame takes it out of the ring again */
+    mutex_lock(&p->ring_lock);
+    if (atomic_compare_exchange_strong(word, &w, word_frame(f))) ring_add(p, f);
+    else rc = SDB_END;
+    mutex_unlock(&p->ring_lock);
+  }
+  if (rc != SDB_OK) {
+    mutex_lock(&p->retire_lock);
+    frame_free(p, f);
+    mutex_unlock(&p->retire_lock);
+    return rc;
+  }
+  *page = f->data; /* evicted or not: the caller's epoch keeps it */
+  ring_evict(p);
+  return SDB_OK;
+}
+
+/* Without mapping: an older version whose bytes are only on disk. */
+static int load_stub(pager *p, struct frame *f, const uint8_t **page) {
+  atomic_fetch_add_explicit(&p->misses, 1, memory_order_relaxed);
+  uint8_t *buf = mem_alloc(p->e, p->g.page_size), *none = NULL;
+  if (!buf) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
+  int rc = read_place(p, f->number, f->place, f->kind, buf);
+  if (rc != SDB_OK || !atomic_compare_exchange_strong(&f->data, &none, buf)) {
+    mem_free(p->e, buf);
+    if (rc == SDB_OK) *page = none;
+    return rc;
+  }
+  atomic_fetch_add_explicit(&p->frames_held, 1, memory_order_relaxed);
+  *page = buf;
+  return SDB_OK;
+}
+
+static int read_frame(pager *p, uint64_t view, struct frame *f, const uint8_t **page) {
+  while (f && f->version > view) f = f->older;
+  if (!f || f->kind == PAGE_FREE) return SDB_NOT_FOUND;
+  const uint8_t *data = atomic_load_explicit(&f->data, memory_order_acquire);
+  if (data) {
+    if (!p->mapped) {
+      atomic_store_explicit(&f->referenced, true, memory_order_relaxed);
+      atomic_fetch_add_explicit(&p->hits, 1, memory_order_relaxed);
+    }
+    *page = data;
+    return SDB_OK;
+  }
+  if (p->mapped) return read_mapped(p, f->number, f->place, f->kind, page);
+  return load_stub(p, f, page);
+}
+
+int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
+  struct map_chunk *c;
+  uint32_t slot;
+  int rc = map_get(p, number, &c, &slot);
+  while (rc == SDB_OK) {
+    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
+    if (w == 0) return SDB_NOT_FOUND;
+    if (!word_is_place(w)) return read_frame(p, view, frame_of(w), page);
+    if (p->mapped) return read_mapped(p, number, place_of(w), kind_of(w), page);
+    rc = load_clean(p, &c->word[slot], w, number, page);
+    if (rc == SDB_OK) return SDB_OK;
+    if (rc == SDB_END) rc = SDB_OK;
+  }
+  return rc;
+}
+
+/* --- Writing ------------------------------------------------------------------------------------------------------------------ */
+
+static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
+  if (old->settling) list_remove(&p->settling, old);
+  old->settling = false;
+  old->newer = f;
+  old->old_next = NULL;
+  if (p->old_last) p->old_last->old_next = old;
+  else p->old_first = old;
+  p->old_last = old;
+}
+
+static void frame_make_dirty(pager *p, struct frame *f, struct map_chunk *c) {
+  list_push(&p->dirty, f);
+  f->dirty = true;
+  p->dirty_count++;
+  c->dirty = true;
+  p->open_used = true;
+}
+
+/* Puts a new frame of the open version in front: a copy of the page, or (kind PAGE_FREE) its grave. */
+static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t number, bool grave, struct frame **out) {
+  const uint8_t *bytes = NULL;
+  int rc = grave ? SDB_OK : page_read(p, VIEW_HEAD, number, &bytes);
+  if (rc != SDB_OK) return rc;
+  struct frame *f = frame_new(p, number, PAGE_FREE, !grave), *stub = NULL;
+  if (!f) return SDB_NO_MEMORY;
+  if (bytes) {
+    memcpy(f->data, bytes, p->g.page_size);
+    f->kind = bytes[4];
+  }
+  f->version = p->open_version;
+  for (;;) {
+    uint64_t w = atomic_load(&c->word[slot]);
+    struct frame *old = frame_of(w);
+    if (word_is_place(w)) {
+      if (!stub && !(stub = frame_new(p, number, kind_of(w), false))) break;
+      stub->place = place_of(w);
+      stub->kind = kind_of(w);
+      old = stub;
+    }
+    f->older = old; /* readers may meet the frame as soon as it is in the word */
+    f->has_older = true;
+    if (!atomic_compare_exchange_strong(&c->word[slot], &w, word_frame(f))) continue; /* an eviction came between */
+    if (old != stub) mem_free(p->e, stub);
+    mutex_lock(&p->ring_lock);
+    ring_remove(p, old);
+    mutex_unlock(&p->ring_lock);
+    frame_supersede(p, old, f);
+    frame_make_dirty(p, f, c);
+    *out = f;
+    return SDB_OK;
+  }
+  mutex_lock(&p->retire_lock);
+  frame_free(p, f);
+  mutex_unlock(&p->retire_lock);
+  return SDB_NO_MEMORY;
+}
+
+/* The newest frame, when it may be changed where it is: made by the open version (or, for appending, behind the last checkpoint's
+ * state) and not on its way to disk. */
+static struct frame *writable(struct map_chunk *c, uint32_t slot, uint64_t above) {
+  uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
+  if (w == 0 || word_is_place(w)) return NULL;
+  struct frame *f = frame_of(w);
+  return f->version > above && f->dirty && !f->writing && f->kind != PAGE_FREE ? f : NULL;
+}
+
+static int write_above(pager *p, uint32_t number, uint64_t above, uint8_t **page) {
+  struct map_chunk *c;
+  uint32_t slot;
+  int rc = map_get(p, number, &c, &slot);
+  if (rc != SDB_OK) return rc;
+  struct frame *f = writable(c, slot, above);
+  if (!f) rc = frame_replace(p, c, slot, number, false, &f);
+  if (rc != SDB_OK) return rc;
+  p->open_used = true;
+  *page = f->data;
+  return SDB_OK;
+}
+
+int page_write(pager *p, uint32_t number, uint8_t **page) { return write_above(p, number, p->open_version - 1, page); }
+
+int pager_append(pager *p, uint32_t number, uint8_t **page) {
+  p->append_page = number;
+  return write_above(p, number, p->floor, page);
+}
+
+/* The lowest number whose word is empty. */
+static int number_find(pager *p, uint32_t *number, struct map_chunk **chunk, uint32_t *slot) {
+  uint64_t most = (uint64_t)MAX_GROUPS << p->g.group_shift;
+  for (uint64_t n = p->number_hint ? p->number_hint : 1; n < most;) {
+    int rc = map_get(p, (uint32_t)n, chunk, slot);
+    if (rc != SDB_OK) return rc;
+    if ((*chunk)->used == p->g.chunk_words) {
+      n += p->g.chunk_words - *slot;
+      continue;
+    }
+    if (atomic_load_explicit(&(*chunk)->word[*slot], memory_order_relaxed) == 0) {
+      *number = (uint32_t)n;
+      return SDB_OK;
+    }
+    n++;
+  }
+  return env_fail(p->e, SDB_FULL, "the page map is full");
+}
+
+int page_new(pager *p, enum page_kind kind, uint32_t *number, uint8_t **page) {
+  struct map_chunk *c;
+  uint32_t slot, n;
+  int rc = number_find(p, &n, &c, &slot);
+  if (rc != SDB_OK) return rc;
+  struct frame *f = frame_new(p, n, (uint8_t)kind, true);
+  if (!f) return SDB_NO_MEMORY;
+  memset(f->data, 0, p->g.page_size);
+  unit_init(f->data, (uint8_t)kind, n);
+  f->version = p->open_version;
+  c->used++;
+  c->live[slot] = 0;
+  atomic_store(&c->word[slot], word_frame(f));
+  frame_make_dirty(p, f, c);
+  if (n >= p->logical_limit) p->logical_limit = (uint64_t)n + 1;
+  p->number_hint = n + 1;
+  *number = n;
+  *page = f->data;
+  return SDB_OK;
+}
+
+int page_free(pager *p, uint32_t number) {
+  struct map_chunk *c;
+  uint32_t slot;
+  int rc = map_get(p, number, &c, &slot);
+  if (rc != SDB_OK) return rc;
+  struct frame *f = writable(c, slot, p->open_version - 1);
+  if (f) f->kind = PAGE_FREE; /* the touched copy becomes the grave */
+  else rc = frame_replace(p, c, slot, number, true, &f);
+  return rc;
+}
+
+/* --- Versions ----------------------------------------------------------------------------------------------------------------- */
+
+void pager_lock(pager *p) { mutex_lock(&p->lock); }
+void pager_unlock(pager *p) { mutex_unlock(&p->lock); }
+struct mutex *pager_mutex(pager *p) { return &p->lock; }
+
+uint64_t pager_close_version(pager *p) {
+  p->open_used = false;
+  return p->open_version++;
+}
+
+void pager_publish(pager *p, uint64_t version) {
+  mutex_lock(&p->pin_lock); /* a pin is taken of a version that is published, and reclaiming looks at both */
+  if (version > atomic_load(&p->published)) atomic_store(&p->published, version);
+  mutex_unlock(&p->pin_lock);
+}
+
+bool pager_open_version_used(const pager *p) { return p->open_used; }
+
+int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len) {
+  if (p->e->storage->read(p->file, page_offset(&p->g, r.start) + offset, buf, len) == SDB_OK) return SDB_OK;
+  return env_fail(p->e, SDB_IO, "cannot read %zu bytes of physical page %u", len, r.start);
+}
+
+int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t len) {
+  if (atomic_load(&p->e->sync_failed)) return env_fail(p->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
+  int rc = p->e->storage->write(p->file, page_offset(&p->g, r.start) + offset, bytes, len);
+  return rc == SDB_OK ? SDB_OK : env_fail(p->e, rc, "cannot write %zu bytes at physical page %u", len, r.start);
+}
+
+int pager_sync(pager *p) {
+  if (p->e->storage->sync(p->file) == SDB_OK) return SDB_OK;
+  atomic_store(&p->e->sync_failed, true);
+  return env_fail(p->e, SDB_SYNC_FAILED, "a sync of the data file failed; nothing more is written until the database is opened again");
+}
+
+const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_window(p, r.start, offset); }
+
+uint64_t pager_logical_limit(const pager *p) { return p->logical_limit; }
+bool pager_changed(const pager *p) { return p->dirty_count > 0; }
+bool pager_half_dirty(const pager *p) { return p->dirty_count > p->config.cache_pages / 2; }
+bool pager_crowded(const pager *p) { return p->dirty_count >= p->config.cache_pages - p->config.cache_pages / 8; }
+uint32_t pager_live(pager *p, uint32_t number) {
+  struct map_chunk *c;
+  uint32_t slot;
+  return map_get(p, number, &c, &slot) == SDB_OK ? c->live[slot] * 8u : 0;
+}
+
+int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number) {
+  for (; words > 0; words--, ++*cursor) {
+    struct map_chunk *c;
+    uint32_t slot;
+    if (*cursor >= p->logical_limit) return SDB_END;
+    int rc = map_get(p, *cursor, &c, &slot);
+    if (rc != SDB_OK) return rc;
+    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_relaxed);
+    uint8_t kind = w == 0 ? PAGE_FREE : word_is_place(w) ? kind_of(w) : frame_of(w)->kind;
+    if (kind != PAGE_HEAP || c->live[slot] * 8u >= below) continue;
+    *number = (*cursor)++;
+    return SDB_OK;
+  }
+  return SDB_NOT_FOUND;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* pager.h - logical pages over the data file: map, versions, cache, free space, checkpoint. page.h is what trees and heap see of it.
+ *
+ * The map in memory: one atomic word a logical page.
+ *
+ *     word ----> 0                      no such page
+ *          ----> place | kind           clean: its bytes are at that physical page
+ *          ----> frame v9 --> frame v6 --> stub (place)
+ *                newest      older         the page as the last checkpoint has it
+ *
+ * A frame knows the version that made it and its predecessor. A reader of view v follows the chain to the first frame that is not
+ * newer than v; it takes no lock. The writer never changes a frame that a view can reach: it puts a new one in front (I2, and
+ * "published bytes never change"). Versions count published groups of commits, in memory only.
+ *
+ * What keeps a superseded frame, or a freed run of physical pages, from being used again:
+ *   pins       snapshots: a list of versions under a lock (pager_pin). The checkpoint is one of them.
+ *   epochs     readers inside pager_enter/leave: a slot a thread with the global epoch it saw. (Fraser, "Practical lock-freedom", 2004.)
+ *   slots      a run freed by version w stays until a checkpoint of version >= w has both header slots synced (I3).
+ *
+ * Locks: `lock`, the writer's, is held for short pieces of work without any sync; commits hold it while they judge and apply.
+ */
+#ifndef SDB_PAGER_H
+#define SDB_PAGER_H
+
+#include "base.h"
+#include "layout.h"
+#include "page.h"
+
+typedef struct pager pager;
+struct frame;
+
+typedef struct run {
+  uint32_t start, count; /* physical pages */
+} run;
+
+typedef struct pager_config {
+  uint32_t cache_pages;
+  uint64_t max_bytes;
+  bool use_mmap;
+  bool read_only;
+} pager_config;
+
+/* --- Life --------------------------------------------------------------------------------------------------------------------- */
+
+/* Prepares an empty data file in `file`; `first` says page size, id, epoch and time. There is no database before the first
+ * checkpoint, whose roots must name a path tree and a table. */
+int pager_create(env *e, sdb_file *file, const pager_config *config, const header *first, pager **pager);
+
+/* Reads and equalises the slots (docs/file-format.md, section 13). The header that counts is pager_header(). */
+int pager_open(env *e, sdb_file *file, const pager_config *config, pager **pager);
+/* Frees memory; writes nothing. Takes NULL. */
+void pager_close(pager *p);
+
+/* --- Readers ------------------------------------------------------------------------------------------------------------------ */
+
+/* Between enter and leave pointers from page_read stay good. Cheap, no lock; must not nest; keep it short. Returns a slot number. */
+unsigned pager_enter(pager *p);
+void pager_leave(pager *p, unsigned slot);
+/* The newest published view. Load it after entering. */
+uint64_t pager_published(const pager *p);
+/* Keeps the view readable until unpinned: for snapshots, cursors, the checkpoint. Returns the view pinned: the newest published. */
+uint64_t pager_pin(pager *p);
+void pager_unpin(pager *p, uint64_t view);
+
+/* Reads bytes of a run of physical pages (extents): `offset` counts from the run's beginning. */
+int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len);
+/* Writes into a reserved run, and makes all that was written to the data file durable. */
+int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t len);
+int pager_sync(pager *p);
+/* The same bytes in the mapping, or NULL without one. Valid while the run is kept from reuse. */
+const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset);
+
+/* --- The writer --------------------------------------------------------------------------------------------------------------- */
+
+void pager_lock(pager *p);
+void pager_unlock(pager *p);
+struct mutex *pager_mutex(pager *p);
+
+/* Closes the version that collects changes and returns its number; it may be published when its log is as durable as was asked. */
+uint64_t pager_close_version(pager *p);
+/* Makes the version visible. Versions are published in order. */
+void pager_publish(pager *p, uint64_t version);
+/* Any changes since the last close? */
+bool pager_open_version_used(const pager *p);
+
+/* Makes room in the lists for a commit that uses or frees `runs` runs and changes live bytes of as many pages, so that
+ * nothing below can fail; and refuses (SDB_FULL) when, `pages` more being taken, a checkpoint might not find space. `freeing`
+ * operations may use the reserve. */
+int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing);
+
+/* A heap page to append to in place: bytes beyond its fill are invisible to all views, so no copy is needed unless a checkpoint has
+ * taken the page as it stands. */
+int pager_append(pager *p, uint32_t number, uint8_t **page);
+/* Live bytes of a heap page. */
+void pager_live_add(pager *p, uint32_t number, int32_t bytes);
+uint32_t pager_live(pager *p, uint32_t number);
+
+/* Physical runs for extents: reserved in memory until used or given back. At most `want` pages, at least `least`. */
+int pager_reserve_run(pager *p, uint32_t want, uint32_t least, run *r);
+void pager_give_back(pager *p, run r);
+/* The commit being applied names the run (reserves it as well when recovery does so), or drops it. */
+void pager_use_run(pager *p, run r);
+void pager_free_run(pager *p, run r);
+/* Recovery: nobody may be given these pages. False when it is outside the file or taken by something else. */
+bool pager_hold_run(pager *p, run r);
+
+/* --- Background --------------------------------------------------------------------------------------------------------------- */
+
+/* Writes dirty pages to their new places ahead of the checkpoint when they fill half of the cache. Called without the lock, by one
+ * thread at a time. *more: still above the mark. */
+int pager_spill(pager *p, unsigned budget, bool *more);
+/* True when changed pages fill half of the cache, and so much of it that commits have to help. Under the lock. */
+bool pager_half_dirty(const pager *p);
+bool pager_crowded(const pager *p);
+
+/* A checkpoint, in steps; one at a time.
+ *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its version,
+ *           which the caller must publish (once the log is synced) before the first step.
+ *   step    without the lock: writes at most `budget` units; *done after the last page, chunk and directory is written and synced.
+ *   commit  without the lock: writes slot A, syncs, slot B, syncs.
+ *   end     under the lock: the new state counts (ok) or is forgotten; freed space becomes usable. */
+uint64_t pager_checkpoint_begin(pager *p, const roots *r);
+int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
+int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean);
+void pager_checkpoint_end(pager *p, bool ok);
+/* Rewrites both slots without the "clean" mark: the first change after a clean open. */
+int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain);
+/* For the cleaner: the next heap page from *cursor on whose live bytes are below `below`; looks at `words` words at most.
+ * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock. */
+int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number);
+
+/* --- Looking at it ------------------------------------------------------------------------------------------------------------ */
+
+const header *pager_header(const pager *p); /* of the last complete checkpoint */
+const geometry *pager_geometry(const pager *p);
+
+typedef struct pager_stats {
+  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, pins, logical_pages;
+} pager_stats;
+void pager_get_stats(pager *p, pager_stats *s);
+
+/* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the lock. */
+int pager_walk(pager *p, int (*visit)(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live), void *user);
+enum page_state { STATE_FREE, STATE_USED, STATE_HELD };
+/* What the bitmap (with what is held in memory) says of a physical page. Under the lock. */
+int pager_page_state(pager *p, uint32_t physical, enum page_state *state);
+bool pager_page_fixed(const pager *p, uint32_t physical);
+uint32_t pager_pages_total(const pager *p);
+uint64_t pager_logical_limit(const pager *p);
+/* Pages were changed since the last checkpoint: what is used on disk is not what is reached now. Under the lock. */
+bool pager_changed(const pager *p);
+/* Verifies the stored bytes of all directories, map and bitmap chunks against their checksums. */
+int pager_check_chunks(pager *p, void (*problem)(void *user, const char *sentence), void *user);
+
+#endif

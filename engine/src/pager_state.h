@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* pager_state.h - the pager's own data, shared by pager.c (pages, versions), space.c (groups, free space) and checkpoint.c. */
+#ifndef SDB_PAGER_STATE_H
+#define SDB_PAGER_STATE_H
+
+#include "pager.h"
+
+enum {
+  READER_SLOTS = 128,
+  STAGE_BYTES = 2 << 20,     /* written between two syncs of a checkpoint */
+  SPARE_BUFFERS = 256
+};
+
+/* One version of one logical page. */
+struct frame {
+  uint64_t version;             /* that made it; 0: as the file had it */
+  struct frame *older;          /* predecessor; good for readers of views below `version` while such views exist */
+  struct frame *newer;          /* successor, once there is one */
+  uint8_t *_Atomic data;        /* NULL: read at `place` */
+  uint32_t number;              /* logical page */
+  uint32_t place;               /* physical page, 0: not on disk */
+  uint8_t kind;                 /* PAGE_FREE: the page was freed by `version` */
+  bool dirty;                   /* in the dirty list: its place is not written */
+  bool has_older;               /* a view may still need `older` */
+  bool in_ring;
+  bool settling;
+  bool writing;                 /* its bytes are on their way to the file: neither changed nor freed */
+  atomic_bool referenced;       /* clock bit */
+  struct frame *prev, *next;    /* dirty list, settling list, or retired list */
+  struct frame *ring_prev, *ring_next;
+  struct frame *old_next;       /* list of superseded frames, in order of the successor's version */
+  uint64_t stamp;               /* epoch of retirement */
+};
+
+struct frame_list {
+  struct frame *first, *last;
+};
+
+struct map_chunk {
+  uint32_t used;                /* words in use, as the writer sees it */
+  bool dirty;                   /* some word's place, kind or live bytes differ from the last checkpoint */
+  uint16_t *live;               /* heap pages: live bytes / 8 */
+  _Atomic uint64_t word[];
+};
+
+struct bitmap {
+  uint8_t *used;                /* what the roots reach: goes to disk */
+  uint8_t *busy;                /* used, or held in memory: not to be allocated */
+  uint32_t available;           /* pages of the file that are not busy */
+  bool dirty;
+};
+
+struct group {
+  const void *_Atomic window;   /* mapping of the group, NULL: none yet */
+  uint8_t *dir;                 /* as of the last complete checkpoint */
+  struct map_chunk *_Atomic *maps;
+  struct bitmap **bitmaps;
+  _Atomic uint8_t *_Atomic verified; /* a bit a physical page: its checksum was seen to hold */
+};
+
+struct limbo_run {
+  run r;
+  uint64_t version; /* that freed it; while cooling: the epoch to pass */
+};
+
+struct run_queue {
+  struct limbo_run *items;
+  size_t head, count, cap;
+};
+
+/* Changes of used pages and live bytes that belong to commits behind a running checkpoint. */
+struct delta {
+  uint32_t start; /* run or logical page */
+  int32_t amount; /* live bytes */
+  uint32_t count; /* pages of the run */
+  enum { DELTA_USE, DELTA_FREE, DELTA_LIVE } what;
+};
+
+struct pending_entry {
+  uint32_t group; /* MAX_GROUPS + i: root directory page i */
+  uint32_t index; /* MAP and bitmap entries of the group; UINT32_MAX: the group directory itself */
+  dir_entry entry;
+};
+
+struct mark {
+  uint32_t place;
+  bool was_used;
+};
+
+struct pin {
+  uint64_t view;
+  uint32_t count;
+};
+
+struct pager {
+  env *e;
+  sdb_file *file;
+  geometry g;
+  header head; /* last complete checkpoint */
+  pager_config config;
+  bool mapped;
+
+  struct mutex lock;      /* the writer's */
+  struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */
+  struct mutex ring_lock; /* clean frames in the cache */
+  struct mutex pin_lock;
+
+  struct group *_Atomic *groups; /* MAX_GROUPS */
+  uint8_t *root_dir;             /* R pages, as of the last complete checkpoint */
+  bool root_loaded[MAX_ROOT_PAGES];
+
+  /* versions */
+  _Atomic uint64_t published;
+  uint64_t open_version; /* collects changes; published < open_version */
+  bool open_used;
+  uint64_t floor; /* version of the checkpoint begun last: frames at or below it may not be appended to */
+  struct pin *pins;
+  size_t pin_count, pin_cap;
+  uint64_t open_pins;
+
+  _Atomic uint64_t epoch;
+  struct reader_slot {
+    _Alignas(64) _Atomic uint64_t epoch;
+  } readers[READER_SLOTS];
+
+  /* frames */
+  struct frame_list dirty;     /* oldest first */
+  struct frame_list settling;  /* written, or freed pages, that older views may still look behind */
+  struct frame *old_first, *old_last;
+  struct frame_list retired;   /* waiting for readers to leave */
+  struct mutex retire_lock;
+  uint8_t *spare[SPARE_BUFFERS];
+  unsigned spares;
+  uint32_t dirty_count;
+  uint32_t append_page; /* the heap page that grows: not worth writing ahead */
+  _Atomic uint32_t frames_held; /* frames with data */
+  struct frame *ring_hand;
+  _Atomic uint64_t hits, misses;
+
+  /* space */
+  _Atomic uint64_t pages_total; /* of the file now */
+  uint64_t available;   /* not busy */
+  uint64_t unused;      /* not used */
+  uint64_t logical_limit;
+  uint32_t single_hint; /* where the last single page was found */
+  uint32_t number_hint; /* no free logical page below */
+  struct run_queue limbo, cooling;
+  struct delta *deltas;
+  size_t delta_count, delta_cap;
+
+  /* checkpoint */
+  struct checkpoint {
+    bool active;
+    uint64_t version; /* C */
+    uint64_t number;
+    roots r;
+    struct frame_list todo;
+    unsigned phase;
+    uint32_t group, chunk;
+    struct pending_entry *pending; /* what the directories will say when it is complete */
+    size_t pending_count, pending_cap;
+    struct mark *marks; /* changes of `used`, to take back when it fails */
+    size_t mark_count, mark_cap;
+    size_t unsynced; /* bytes written since the last sync */
+    header head;
+  } cp;
+  uint64_t checkpoint_version; /* C of the last complete one */
+  uint8_t *stage;              /* STAGE_BYTES, for pages on their way to the file */
+};
+
+/* A map word that is not a frame. Bit 0 tells them apart; frames are aligned. */
+static inline uint64_t word_place(uint32_t place, uint8_t kind) { return (uint64_t)place << 32 | (uint64_t)kind << 8 | 1; }
+static inline bool word_is_place(uint64_t w) { return w & 1; }
+static inline uint32_t place_of(uint64_t w) { return (uint32_t)(w >> 32); }
+static inline uint8_t kind_of(uint64_t w) { return (uint8_t)(w >> 8); }
+static inline struct frame *frame_of(uint64_t w) { return (struct frame *)(uintptr_t)w; }
+static inline uint64_t word_frame(const struct frame *f) { return (uint64_t)(uintptr_t)f; }
+
+static inline bool bit_get(const uint8_t *bits, uint32_t i) { return bits[i >> 3] >> (i & 7) & 1; }
+static inline void bit_set(uint8_t *bits, uint32_t i) { bits[i >> 3] |= (uint8_t)(1u << (i & 7)); }
+static inline void bit_clear(uint8_t *bits, uint32_t i) { bits[i >> 3] &= (uint8_t) ~(1u << (i & 7)); }
+
+/* space.c */
+int group_get(pager *p, uint32_t index, struct group **out);                     /* loads the directory on first use */
+int map_get(pager *p, uint32_t number, struct map_chunk **chunk, uint32_t *slot); /* loads the chunk on first use */
+int bitmap_get(pager *p, uint32_t physical, struct bitmap **b, uint32_t *bit);
+int root_dir_load(pager *p, uint32_t index);
+int space_alloc(pager *p, uint32_t want, uint32_t least, run *r); /* reserves; grows the file */
+void space_unreserve(pager *p, run r);
+void space_mark(pager *p, run r, bool used); /* in the state of the checkpoint */
+void space_release(pager *p, run r, uint64_t version);
+void space_reclaim(pager *p); /* limbo -> cooling -> available */
+void space_fold(pager *p);    /* applies the deltas when no checkpoint runs */
+int space_ensure_group(pager *p, uint32_t group);
+void space_forget_verified(pager *p, run r);
+void space_set_verified(pager *p, uint32_t physical);
+bool space_is_verified(pager *p, uint32_t physical);
+const uint8_t *space_window(pager *p, uint32_t physical, uint64_t offset); /* NULL: not mapped */
+
+/* pager.c */
+uint64_t pins_oldest(pager *p); /* the oldest view anybody may read */
+uint64_t epoch_oldest(pager *p);
+uint64_t epoch_advance(pager *p);
+void frames_reclaim(pager *p);
+void frame_settle(pager *p, struct frame *f); /* f was written or is a freed page; tries to make it a word */
+void frames_settle_all(pager *p);
+void frame_dirty_remove(pager *p, struct frame *f);
+void list_push(struct frame_list *l, struct frame *f);
+void list_remove(struct frame_list *l, struct frame *f);
+
+#endif

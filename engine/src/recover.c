@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* recover.c - from a checkpoint and a log to the state before the crash.
+ *
+ *   1 read    every record from the slot's position is verified; extents that it names are taken out of free space
+ *   2 apply   the same records again, through the same code as commits, without clock, options or chance (I5)
+ *   3 seal    a fresh log segment with a fresh salt and a whole checkpoint, before the first write is accepted (I7)
+ *
+ * After a clean close there is nothing behind the position, and none of this happens. Opened for reading, step 3 is left out: the
+ * applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the database read-only.
+ */
+#include "db.h"
+
+enum { SEQUENCE_GAP = 1 << 20, PUBLISH_EVERY = 64 };
+
+struct replay {
+  sdb *db;
+  uint64_t after; /* sequence that the checkpoint contains */
+  uint64_t applied;
+};
+
+static int bad(sdb *db, const log_record *r) {
+  return env_fail(&db->e, SDB_CORRUPT, "the log record of commit %llu verifies but makes no sense; run repair", (unsigned long long)r->sequence);
+}
+
+/* Calls `op` for each operation of a commit. */
+static int for_ops(struct replay *rp, const log_record *r, int (*op)(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len)) {
+  size_t at = 0;
+  if (r->kind != LOG_COMMIT || r->sequence <= rp->after) return SDB_OK;
+  for (unsigned i = 0; i < r->ops; i++) {
+    if (r->payload_len - at < LOG_OP_HEAD) return bad(rp->db, r);
+    uint32_t len = get32(r->payload + at + 4);
+    if (len > r->payload_len - at - LOG_OP_HEAD) return bad(rp->db, r);
+    int rc = op(rp, r, r->payload[at], r->payload[at + 1], r->payload + at + LOG_OP_HEAD, len);
+    if (rc != SDB_OK) return rc;
+    at += align_up(LOG_OP_HEAD + len, 8);
+    if (at > r->payload_len) at = r->payload_len;
+  }
+  return SDB_OK;
+}
+
+/* --- Pass 1 ------------------------------------------------------------------------------------------------------------------------- */
+
+static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
+  record rec;
+  run_list l;
+  (void)flags;
+  if (code == OP_DELETE) {
+    uint16_t path_len = len >= OP_DELETE_HEAD ? get16(body + 22) : 0;
+    return path_len >= 1 && path_len <= SDB_MAX_PATH && len == OP_DELETE_HEAD + (uint32_t)path_len ? SDB_OK : bad(rp->db, r);
+  }
+  if (code != OP_PUT || record_parse(&rec, body, len) != SDB_OK || rec.total != len) return bad(rp->db, r);
+  if (rec.total > page_size(rp->db->pager) - PAGE_HEADER) return bad(rp->db, r);
+  if (!(rec.flags & RECORD_LARGE)) return SDB_OK;
+  if (run_list_parse(&l, &rec) != SDB_OK) return bad(rp->db, r);
+  for (uint32_t i = 0; i < l.count; i++)
+    if (!pager_hold_run(rp->db->pager, l.runs[i])) return bad(rp->db, r);
+  return SDB_OK;
+}
+
+static int verify_record(void *user, const log_record *r) { return for_ops(user, r, verify_op); }
+
+/* --- Pass 2 ------------------------------------------------------------------------------------------------------------------------- */
+
+static int fetch_entry(sdb *db, struct change *c) {
+  record current;
+  int rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
+  if (rc == SDB_NOT_FOUND) c->entry = (table_entry){0};
+  else if (rc != SDB_OK) return rc;
+  if (c->entry.version && document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &current) == SDB_OK) c->old_size = current.size;
+  return SDB_OK;
+}
+
+static int replay_put(sdb *db, const log_record *r, uint8_t flags, const uint8_t *body, uint32_t len) {
+  struct change c = {.created = flags & 1};
+  struct put_plan plan;
+  if (record_parse(&c.r, body, len) != SDB_OK) return bad(db, r);
+  c.path = c.r.path;
+  c.path_len = c.r.path_len;
+  c.document = id_document(c.r.id);
+  int rc = fetch_entry(db, &c);
+  if (rc != SDB_OK) return rc;
+  if (c.created ? c.entry.version != 0 : c.r.version != c.entry.version + 1) return bad(db, r);
+  rc = pager_admit(db->pager, MAX_RUNS + 8, 8, true);
+  if (rc == SDB_OK) rc = apply_put_prepare(db, &c, &plan);
+  if (rc == SDB_OK) apply_put(db, &c, &plan);
+  return rc;
+}
+
+static int replay_delete(sdb *db, const log_record *r, const uint8_t *body) {
+  struct change c = {.document = id_document(body), .path = body + OP_DELETE_HEAD, .path_len = get16(body + 22)};
+  int rc = fetch_entry(db, &c);
+  if (rc != SDB_OK) return rc;
+  if (c.entry.version == 0) return bad(db, r);
+  rc = pager_admit(db->pager, 8, 8, true);
+  if (rc == SDB_OK) rc = apply_delete(db, &c);
+  return rc == SDB_NOT_FOUND ? bad(db, r) : rc;
+}
+
+static int apply_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
+  return code == OP_PUT ? replay_put(rp->db, r, flags, body, len) : replay_delete(rp->db, r, body);
+}
+
+static int apply_record(void *user, const log_record *r) {
+  struct replay *rp = user;
+  sdb *db = rp->db;
+  bool more = true;
+  pager_lock(db->pager);
+  unsigned slot = pager_enter(db->pager);
+  int rc = collect(db, 2);
+  if (rc == SDB_OK) rc = for_ops(rp, r, apply_op);
+  pager_leave(db->pager, slot);
+  if (rc == SDB_OK && r->kind == LOG_COMMIT && r->sequence > rp->after) {
+    db->last_sequence = db->roots.sequence = r->sequence;
+    if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager));
+  }
+  bool half = pager_half_dirty(db->pager);
+  pager_unlock(db->pager);
+  while (rc == SDB_OK && half && more && !db->read_only) rc = pager_spill(db->pager, 256, &more);
+  return rc;
+}
+
+/* --- All of it ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A fresh segment and a checkpoint: from here on every byte that counts was made durable by this process. */
+static int seal(sdb *db) {
+  uint64_t position;
+  db->last_sequence += SEQUENCE_GAP; /* I6 */
+  db->roots.sequence = db->last_sequence;
+  atomic_store(&db->visible_sequence, db->last_sequence);
+  atomic_store(&db->synced_sequence, db->last_sequence);
+  log_own(db->log);
+  int rc = log_fresh(db->log, pager_header(db->pager)->log_position, &position);
+  log_disown(db->log);
+  return rc == SDB_OK ? work_checkpoint(db, false) : rc;
+}
+
+int recover(sdb *db) {
+  const header h = *pager_header(db->pager);
+  struct replay rp = {.db = db, .after = h.roots.sequence};
+  log_scan_result result;
+  db->last_sequence = h.roots.sequence;
+  db->checkpoint_tail = h.log_position;
+  int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
+  if (rc != SDB_OK) return rc;
+  if (!result.covered && !h.clean)
+    return env_fail(&db->e, SDB_MISMATCH, "the log is missing: %s was not closed cleanly and its *.log.* files are not beside it; put them back or run repair", db->name);
+  if (result.records) {
+    bool damaged = result.damaged;
+    if (damaged) db->read_only = true;
+    rc = log_scan(db->log, h.log_position, h.log_chain, apply_record, &rp, &result);
+    result.damaged |= damaged;
+  }
+  if (rc != SDB_OK) return rc;
+  if (result.damaged) {
+    db->read_only = db->log_damaged = true;
+    env_fail(&db->e, SDB_CORRUPT, "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; run repair",
+             (unsigned long long)db->last_sequence, (unsigned long long)result.end);
+  }
+  db->recovered = rp.applied;
+  pager_lock(db->pager);
+  pager_publish(db->pager, pager_close_version(db->pager));
+  pager_unlock(db->pager);
+  atomic_store(&db->visible_sequence, db->last_sequence);
+  atomic_store(&db->synced_sequence, db->last_sequence);
+  if (db->read_only || (h.clean && result.records == 0)) return SDB_OK;
+  return seal(db);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* segment.c - the log's files: finding them, setting a new one up, recycling, removing. */
+#include <stdio.h>
+
+#include "codec.h"
+#include "log_state.h"
+
+int segment_file_name(const log *l, uint32_t index, char *buf, size_t len) {
+  int n = snprintf(buf, len, "%s.log.%04u", l->name, index);
+  return n > 0 && (size_t)n < len ? SDB_OK : env_fail(l->e, SDB_INVALID, "the name of the database is too long");
+}
+
+/* Binds a record to this use of this place. */
+uint32_t segment_seed(const struct segment *s, uint64_t position) {
+  uint8_t bytes[16];
+  put64(bytes, s->salt);
+  put64(bytes + 8, position);
+  return crc32c(0, bytes, sizeof bytes);
+}
+
+struct segment *segment_at(const log *l, uint64_t position) {
+  struct segment *found = NULL;
+  for (size_t i = 0; i < l->count; i++) {
+    struct segment *s = l->segments[i];
+    if (s->state != SEGMENT_LIVE || position < s->base || position > s->base + l->segment_size) continue;
+    if (!found || s->number < found->number) found = s;
+  }
+  return found;
+}
+
+static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {
+  void *segments = l->segments;
+  struct segment *s = mem_new(l->e, sizeof *s);
+  if (!s || !mem_reserve(l->e, &segments, &l->cap, l->count + 1, sizeof(struct segment *))) {
+    mem_free(l->e, s);
+    return env_fail(l->e, SDB_NO_MEMORY, "out of memory for a log segment");
+  }
+  l->segments = segments;
+  s->file = file;
+  s->index = index;
+  mutex_lock(&l->queue);
+  l->segments[l->count++] = s;
+  mutex_unlock(&l->queue);
+  *out = s;
+  return SDB_OK;
+}
+
+/* Reads a header; an invalid one is an unused segment, one of another history is refused. */
+static int header_read(log *l, struct segment *s) {
+  uint8_t head[LOG_SECTOR];
+  uint64_t size;
+  if (l->e->storage->get_size(s->file, &size) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %u", s->index);
+  if (size < LOG_SECTOR) return SDB_OK;
+  if (l->e->storage->read(s->file, 0, head, sizeof head) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot read log segment %u", s->index);
+  if (memcmp(head, SEGMENT_MAGIC, 8) != 0 || get32(head + 8) != crc32c(0, head + 12, sizeof head - 12)) return SDB_OK;
+  if (get32(head + 12) != SEGMENT_FORMAT) return env_fail(l->e, SDB_UNSUPPORTED, "log segment %u has a newer format", s->index);
+  if (memcmp(head + 16, l->config.database_id, 16) != 0 || get64(head + 32) != l->config.epoch)
+    return env_fail(l->e, SDB_MISMATCH, "log segment %04u belongs to another database or history; move the *.log.* files away if the data file is a restored copy",
+                    s->index);
+  uint32_t declared = get32(head + 64);
+  if (declared < 16 * LOG_SECTOR || declared % LOG_SECTOR != 0 || get64(head + 48) > UINT64_MAX / 2) return SDB_OK;
+  if (size < declared) return SDB_OK; /* being created when it died: never used */
+  s->number = get64(head + 40);
+  s->base = get64(head + 48);
+  s->salt = get64(head + 56);
+  s->state = SEGMENT_LIVE;
+  l->segment_size = declared;
+  return SDB_OK;
+}
+
+int segments_find(log *l) {
+  for (uint32_t index = 0, missing = 0; index < MAX_SEGMENTS && missing < 8; index++) {
+    char name[4096];
+    sdb_file *file;
+    struct segment *s;
+    int rc = segment_file_name(l, index, name, sizeof name);
+    if (rc != SDB_OK) return rc;
+    rc = l->e->storage->open(l->e->storage->ctx, name, l->config.read_only ? SDB_OPEN_READ : SDB_OPEN_WRITE, &file);
+    if (rc == SDB_NOT_FOUND) {
+      missing++;
+      continue;
+    }
+    if (rc != SDB_OK) return env_fail(l->e, rc, "cannot open log segment %04u", index);
+    rc = add(l, file, index, &s);
+    if (rc != SDB_OK) {
+      l->e->storage->close(file);
+      return rc;
+    }
+    rc = header_read(l, s);
+    if (rc != SDB_OK) return rc;
+  }
+  return SDB_OK;
+}
+
+/* A file of zeros, so that later writes change data only and no metadata of the file system. */
+static int file_create(log *l, struct segment **out) {
+  enum { PART = 1 << 20 };
+  char name[4096];
+  sdb_file *file;
+  uint32_t index = 0;
+  for (size_t i = 0; i < l->count; i++)
+    if (l->segments[i]->index >= index) index = l->segments[i]->index + 1;
+  int rc = index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
+  if (rc != SDB_OK) return rc;
+  const sdb_storage *st = l->e->storage;
+  size_t part = l->segment_size < PART ? l->segment_size : PART;
+  uint8_t *zeros = mem_new(l->e, part);
+  if (!zeros) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for a log segment");
+  rc = st->open(st->ctx, name, SDB_OPEN_CREATE, &file);
+  if (rc != SDB_OK) {
+    mem_free(l->e, zeros);
+    return env_fail(l->e, rc, "cannot create log segment %04u", index);
+  }
+  rc = st->allocate(file, l->segment_size);
+  for (uint64_t at = 0; rc == SDB_OK && at < l->segment_size; at += part) {
+    size_t len = l->segment_size - at < part ? (size_t)(l->segment_size - at) : part;
+    rc = st->write(file, at, zeros, len);
+  }
+  mem_free(l->e, zeros);
+  if (rc == SDB_OK) rc = st->sync(file);
+  if (rc == SDB_OK) rc = st->sync_dir(st->ctx, name);
+  if (rc == SDB_OK) rc = add(l, file, index, out);
+  if (rc != SDB_OK) {
+    st->close(file);
+    st->remove(st->ctx, name);
+    return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes", index, l->segment_size);
+  }
+  return SDB_OK;
+}
+
+static int header_write(log *l, struct segment *s) {
+  uint8_t head[LOG_SECTOR] = {0};
+  memcpy(head, SEGMENT_MAGIC, 8);
+  put32(head + 12, SEGMENT_FORMAT);
+  memcpy(head + 16, l->config.database_id, 16);
+  put64(head + 32, l->config.epoch);
+  put64(head + 40, s->number);
+  put64(head + 48, s->base);
+  put64(head + 56, s->salt);
+  put32(head + 64, l->segment_size);
+  put32(head + 8, crc32c(0, head + 12, sizeof head - 12));
+  int rc = l->e->storage->write(s->file, 0, head, sizeof head);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot write the header of log segment %04u", s->index);
+  if (l->e->storage->sync(s->file) == SDB_OK) return SDB_OK;
+  atomic_store(&l->e->sync_failed, true);
+  return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+}
+
+int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
+  struct segment *s = NULL;
+  for (size_t i = 0; i < l->count; i++) {
+    uint64_t size;
+    struct segment *spare = l->segments[i];
+    if (spare->state != SEGMENT_SPARE) continue;
+    if (l->e->storage->get_size(spare->file, &size) != SDB_OK || size != l->segment_size) continue;
+    if (!s || spare->number > s->number) s = spare; /* one that was set up but never used must not stay beside its namesake */
+  }
+  int rc = s ? SDB_OK : file_create(l, &s);
+  if (rc != SDB_OK) return rc;
+  uint64_t salt;
+  if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK) return env_fail(l->e, SDB_IO, "no randomness for the log");
+  s->number = number;
+  s->base = base;
+  s->salt = salt;
+  rc = header_write(l, s);
+  if (rc == SDB_OK) s->state = SEGMENT_LIVE;
+  if (rc == SDB_OK) *out = s;
+  return rc;
+}
+
+static void segment_drop(log *l, size_t i) {
+  struct segment *s = l->segments[i];
+  char name[4096];
+  l->e->storage->close(s->file);
+  if (segment_file_name(l, s->index, name, sizeof name) == SDB_OK) l->e->storage->remove(l->e->storage->ctx, name);
+  mutex_lock(&l->queue);
+  l->segments[i] = l->segments[--l->count];
+  mutex_unlock(&l->queue);
+  mem_free(l->e, s);
+}
+
+void log_release(log *l, uint64_t position, unsigned spare) {
+  uint64_t keep = l->tail > l->config.keep_bytes ? l->tail - l->config.keep_bytes : 0;
+  if (position < keep) keep = position;
+  unsigned spares = 0;
+  for (size_t i = 0; i < l->count; i++) {
+    struct segment *s = l->segments[i];
+    if (s->state == SEGMENT_LIVE && s != l->current && s != l->next && s->base + l->segment_size <= keep) s->state = SEGMENT_SPARE;
+    spares += s->state == SEGMENT_SPARE;
+  }
+  for (size_t i = 0; i < l->count && spares > spare;) {
+    if (l->segments[i]->state == SEGMENT_SPARE) segment_drop(l, i), spares--;
+    else i++;
+  }
+}
+
+uint64_t log_bytes(log *l) {
+  mutex_lock(&l->queue);
+  uint64_t bytes = l->count * (uint64_t)l->segment_size;
+  mutex_unlock(&l->queue);
+  return bytes;
+}

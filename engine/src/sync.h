@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* sync.h - locks and conditions. Built without threads (SDB_THREADS=0) they cost nothing and waiting is a bug. */
+#ifndef SDB_SYNC_H
+#define SDB_SYNC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifndef SDB_THREADS
+#define SDB_THREADS 1
+#endif
+
+#if SDB_THREADS
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+struct mutex {
+  pthread_mutex_t m;
+};
+struct cond {
+  pthread_cond_t c;
+};
+
+static inline void mutex_init(struct mutex *m) { pthread_mutex_init(&m->m, NULL); }
+static inline void mutex_destroy(struct mutex *m) { pthread_mutex_destroy(&m->m); }
+static inline void mutex_lock(struct mutex *m) { pthread_mutex_lock(&m->m); }
+static inline bool mutex_try(struct mutex *m) { return pthread_mutex_trylock(&m->m) == 0; }
+static inline void mutex_unlock(struct mutex *m) { pthread_mutex_unlock(&m->m); }
+
+static inline void cond_init(struct cond *c) {
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&c->c, &attr);
+  pthread_condattr_destroy(&attr);
+}
+static inline void cond_destroy(struct cond *c) { pthread_cond_destroy(&c->c); }
+static inline void cond_wait(struct cond *c, struct mutex *m) { pthread_cond_wait(&c->c, &m->m); }
+/* Waits at most `us` microseconds; may return early. */
+static inline void cond_wait_for(struct cond *c, struct mutex *m, uint64_t us) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  t.tv_sec += (time_t)(us / 1000000);
+  t.tv_nsec += (long)(us % 1000000) * 1000;
+  if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+  pthread_cond_timedwait(&c->c, &m->m, &t);
+}
+static inline void cond_signal(struct cond *c) { pthread_cond_signal(&c->c); }
+static inline void cond_broadcast(struct cond *c) { pthread_cond_broadcast(&c->c); }
+static inline void thread_yield(void) { sched_yield(); }
+/* A number that differs between threads that run at the same time, mostly. */
+static inline uintptr_t thread_hint(void) { return (uintptr_t)pthread_self(); }
+#else
+struct mutex {
+  char none;
+};
+struct cond {
+  char none;
+};
+static inline void mutex_init(struct mutex *m) { (void)m; }
+static inline void mutex_destroy(struct mutex *m) { (void)m; }
+static inline void mutex_lock(struct mutex *m) { (void)m; }
+static inline bool mutex_try(struct mutex *m) { return (void)m, true; }
+static inline void mutex_unlock(struct mutex *m) { (void)m; }
+static inline void cond_init(struct cond *c) { (void)c; }
+static inline void cond_destroy(struct cond *c) { (void)c; }
+static inline void cond_wait(struct cond *c, struct mutex *m) { (void)c, (void)m; }
+static inline void cond_wait_for(struct cond *c, struct mutex *m, uint64_t us) { (void)c, (void)m, (void)us; }
+static inline void cond_signal(struct cond *c) { (void)c; }
+static inline void cond_broadcast(struct cond *c) { (void)c; }
+static inline void thread_yield(void) {}
+static inline uintptr_t thread_hint(void) { return 0; }
+#endif
+
+#endif

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* tree.c - the ordered map of tree.h: a prefix B+-tree of the pages of tree_page.h. docs/file-format.md, section 9.
+ *
+ *                       root                   always inner, its page number never changes
+ *                    /    |    \
+ *               inner   inner   inner          level 1: separators, as short as tells two leaves apart
+ *              /  |  \    ...
+ *          leaf leaf leaf                      level 0: keys. No links to neighbours: copying one would mean copying them all
+ *
+ * How a put stays whole: it goes up from the leaf as far as pages overflow, and on the way each level touches what it is going to
+ * need. Only when the uppermost level has all it needs does the first byte change; from there on, downward, nothing can fail.
+ */
+#include "tree.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "tree_page.h"
+
+#define ROOT_LEVEL UINT32_MAX /* for open_page: any but that of a leaf */
+
+struct fence {
+  size_t len; /* 0: none */
+  uint8_t key[TREE_MAX_KEY];
+};
+
+static int compare(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) {
+  int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+  return order ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+/* A page that something points at exists; if not, this is damage. */
+static int absent_is_corrupt(int rc) { return rc == SDB_NOT_FOUND ? SDB_CORRUPT : rc; }
+
+static int open_page(struct pager *pager, uint64_t view, uint32_t number, uint32_t level, struct tp *tp) {
+  const uint8_t *page;
+  int rc = page_read(pager, view, number, &page);
+  if (rc) return absent_is_corrupt(rc);
+  for (uint32_t i = 0; i < 256; i += 64) __builtin_prefetch(page + i); /* header, fields, heads, starts: at once, not one by one */
+  rc = tp_open(tp, page, page_size(pager));
+  if (rc) return rc;
+  return (level == ROOT_LEVEL ? tp->level > 0 : tp->level == level) ? SDB_OK : SDB_CORRUPT;
+}
+
+/* To the leaf that would hold the key. `path`: the page of each level, if not NULL. `fence`: the first separator above the key, if not
+ * NULL. Levels fall by one at each step, so it ends. */
+static int descend(struct pager *pager, uint64_t view, uint32_t root, const uint8_t *key, size_t len, uint32_t *path,
+                   struct fence *fence, struct tp *leaf) {
+  uint32_t number = root, level = ROOT_LEVEL;
+  for (;;) {
+    struct tp_place place;
+    int rc = open_page(pager, view, number, level, leaf);
+    if (rc) return rc;
+    if (path) path[leaf->level] = number;
+    if (leaf->level == 0) return SDB_OK;
+    rc = tp_find(leaf, key, (uint32_t)len, &place);
+    if (!rc && fence) {
+      uint8_t above[TREE_MAX_KEY];
+      size_t above_len = len;
+      uint64_t child;
+      uint32_t next;
+      memcpy(above, key, len);
+      rc = tp_above(leaf, &place, above, &above_len, &child, &next);
+      if (!rc) {
+        memcpy(fence->key, above, above_len);
+        fence->len = above_len;
+      }
+      if (rc == SDB_END) rc = SDB_OK;
+    }
+    if (!rc) rc = tp_child(leaf, &place, &number);
+    if (rc) return rc;
+    level = leaf->level - 1;
+  }
+}
+
+int tree_create(struct pager *pager, uint32_t *root) {
+  uint32_t leaf, inner;
+  uint8_t *page;
+  int rc = page_new(pager, PAGE_LEAF, &leaf, &page);
+  if (rc) return rc;
+  tp_format(page, 0, 0);
+  rc = page_new(pager, PAGE_INNER, &inner, &page);
+  if (rc) {
+    page_free(pager, leaf);
+    return rc;
+  }
+  tp_format(page, 1, leaf);
+  *root = inner;
+  return SDB_OK;
+}
+
+int tree_get(struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len, uint64_t *value) {
+  struct tp leaf;
+  struct tp_place place;
+  uint32_t next;
+  if (len == 0 || len > TREE_MAX_KEY) return SDB_INVALID;
+  int rc = descend(pager, view, root, key, len, NULL, NULL, &leaf);
+  if (!rc) rc = tp_find(&leaf, key, (uint32_t)len, &place);
+  if (rc) return rc;
+  return place.found ? tp_value(&leaf, place.at, value, &next) : SDB_NOT_FOUND;
+}
+
+/* --- Put ---------------------------------------------------------------------------------------------------------------------- */
+
+struct put {
+  struct pager *pager;
+  uint32_t size;
+  uint32_t top; /* level of the root */
+  uint32_t path[TREE_MAX_DEPTH];
+};
+
+/* SDB_FULL: no room in the page. */
+static int put_in_page(uint8_t *page, uint32_t size, const uint8_t *key, uint32_t len, uint64_t value) {
+  struct tp tp;
+  struct tp_place place;
+  uint32_t need;
+  int rc = tp_open(&tp, page, size);
+  if (!rc) rc = tp_find(&tp, key, len, &place);
+  if (rc) return rc;
+  if (place.found) return tp.level > 0 ? SDB_CORRUPT : tp_set_value(page, size, &place, value, &need);
+  rc = tp_insert(page, size, &place, key, len, value, &need);
+  if (rc == SDB_FULL && tp_squeeze(page, size, need + 3)) { /* 3: a head behind the key may need its long form in the joined group */
+    rc = tp_open(&tp, page, size);
+    if (!rc) rc = tp_find(&tp, key, len, &place);
+    if (!rc) rc = tp_insert(page, size, &place, key, len, value, &need);
+  }
+  if (!rc) tp_relieve(page, size, place.group);
+  return rc;
+}
+
+/* Carries out the plan and puts the key on its side, where the plan has left room. */
+static void cut_and_put(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, const uint8_t *key, uint32_t len,
+                        uint64_t value) {
+  tp_cut(left, right, size, plan, (uint32_t)value);
+  if (plan->new_lifted) return;
+  int rc = put_in_page(compare(key, len, plan->key, plan->len) < 0 ? left : right, size, key, len, value);
+  assert(rc == SDB_OK);
+  (void)rc;
+}
+
+static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, uint32_t len, uint64_t value);
+
+static int split_page(const struct put *put, uint32_t level, uint8_t *page, const struct tp_split *plan, const uint8_t *key,
+                      uint32_t len, uint64_t value) {
+  uint32_t number;
+  uint8_t *right;
+  int rc = page_new(put->pager, level > 0 ? PAGE_INNER : PAGE_LEAF, &number, &right);
+  if (rc) return rc;
+  rc = insert_at(put, level + 1, plan->key, plan->len, number);
+  if (rc) {
+    page_free(put->pager, number);
+    return rc;
+  }
+  cut_and_put(page, right, put->size, plan, key, len, value);
+  return SDB_OK;
+}
+
+/* The root's entries move down to two new pages; the root keeps its number and the one separator between them. */
+static int split_root(const struct put *put, uint8_t *root, const struct tp_split *plan, const uint8_t *key, uint32_t len,
+                      uint64_t value) {
+  uint32_t left_number, right_number;
+  uint8_t *left, *right;
+  if (put->top + 1 >= TREE_MAX_DEPTH) return SDB_FULL;
+  int rc = page_new(put->pager, PAGE_INNER, &left_number, &left);
+  if (rc) return rc;
+  rc = page_new(put->pager, PAGE_INNER, &right_number, &right);
+  if (rc) {
+    page_free(put->pager, left_number);
+    return rc;
+  }
+  memcpy(left + PAGE_HEADER, root + PAGE_HEADER, page_fill(root) - PAGE_HEADER);
+  page_set_fill(left, page_fill(root));
+  tp_format(root, put->top + 1, left_number);
+  rc = put_in_page(root, put->size, plan->key, plan->len, right_number);
+  assert(rc == SDB_OK);
+  cut_and_put(left, right, put->size, plan, key, len, value);
+  return SDB_OK;
+}
+
+static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, uint32_t len, uint64_t value) {
+  struct tp tp;
+  struct tp_place place;
+  struct tp_split plan;
+  uint8_t *page;
+  int rc = page_write(put->pager, put->path[level], &page);
+  if (rc) return absent_is_corrupt(rc);
+  rc = put_in_page(page, put->size, key, len, value);
+  if (rc != SDB_FULL) return rc;
+  rc = tp_open(&tp, page, put->size);
+  if (!rc) rc = tp_find(&tp, key, len, &place);
+  if (!rc) rc = tp_plan_split(&tp, &place, key, len, &plan);
+  if (rc) return rc;
+  rc = level == put->top ? split_root(put, page, &plan, key, len, value) : split_page(put, level, page, &plan, key, len, value);
+  if (rc && rc != SDB_CORRUPT) { /* last resort, and what makes that undoing a remove never fails: with all groups joined it fitted once */
+    tp_join_all(page, put->size);
+    if (put_in_page(page, put->size, key, len, value) == SDB_OK) return SDB_OK;
+  }
+  return rc;
+}
+
+int tree_put(struct pager *pager, uint32_t root, const void *key, size_t len, uint64_t value) {
+  struct put put = {.pager = pager, .size = page_size(pager)};
+  struct tp leaf;
+  if (len == 0 || len > TREE_MAX_KEY || value == 0 || value > TP_MAX_VALUE) return SDB_INVALID;
+  int rc = descend(pager, VIEW_HEAD, root, key, len, put.path, NULL, &leaf);
+  if (rc) return rc;
+  while (put.path[put.top] != root) put.top++;
+  return insert_at(&put, 0, key, (uint32_t)len, value);
+}
+
+/* --- Remove ------------------------------------------------------------------------------------------------------------------- */
+
+int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len) {
+  uint32_t path[TREE_MAX_DEPTH];
+  struct tp leaf;
+  struct tp_place place;
+  uint8_t *page;
+  if (len == 0 || len > TREE_MAX_KEY) return SDB_INVALID;
+  int rc = descend(pager, VIEW_HEAD, root, key, len, path, NULL, &leaf);
+  if (!rc) rc = tp_find(&leaf, key, (uint32_t)len, &place);
+  if (!rc && !place.found) rc = SDB_NOT_FOUND;
+  if (rc) return rc;
+  rc = page_write(pager, path[0], &page);
+  return rc ? absent_is_corrupt(rc) : tp_remove(page, page_size(pager), &place);
+}
+
+/* Joins two neighbours that `separator` in `parent` tells apart, and frees the right one. */
+static bool merge(struct pager *pager, uint32_t parent, uint32_t left, uint32_t right, uint32_t level, const struct fence *separator) {
+  uint32_t size = page_size(pager), need, child;
+  struct tp l, r, p;
+  struct tp_place place;
+  uint8_t *parent_page, *left_page, *right_page;
+  if (left == right || open_page(pager, VIEW_HEAD, left, level, &l) || open_page(pager, VIEW_HEAD, right, level, &r)) return false;
+  uint32_t lifted = level > 0 ? (uint32_t)separator->len + 32 : 0; /* 32: more than all that an entry and its group take beside */
+  /* Not full, so that the next put does not split it again. */
+  uint32_t limit = l.entries == 0 || r.entries == 0 ? tp_capacity(&l) : tp_capacity(&l) / 4 * 3;
+  if (tp_used(&l) + tp_used(&r) + lifted > limit || tp_sound(&l) || tp_sound(&r)) return false;
+  if (open_page(pager, VIEW_HEAD, parent, level + 1, &p) || tp_sound(&p)) return false;
+  if (page_write(pager, parent, &parent_page) || page_write(pager, left, &left_page) || page_write(pager, right, &right_page))
+    return false;
+  if (tp_open(&p, parent_page, size) || tp_find(&p, separator->key, (uint32_t)separator->len, &place) || !place.found) return false;
+  if (tp_child(&p, &place, &child) || child != right || tp_remove(parent_page, size, &place)) return false;
+  if (level > 0) {
+    int rc = tp_open(&l, left_page, size);
+    if (!rc) rc = tp_find(&l, separator->key, (uint32_t)separator->len, &place);
+    if (!rc) rc = tp_insert(left_page, size, &place, separator->key, (uint32_t)separator->len, tp_leftmost(&r), &need);
+    assert(rc == SDB_OK);
+    (void)rc;
+  }
+  tp_append(left_page, right_page, size);
+  page_free(pager, right);
+  return true;
+}
+
+/* The separator of the child that `place` leads to, and the child before it. False when it is the leftmost. */
+static bool neighbour_before(const struct tp *parent, const struct tp_place *place, struct fence *separator, uint32_t *before) {
+  struct tp_iter iter;
+  uint32_t at = place->found ? place->at : place->prev;
+  if (at == 0) return false;
+  *before = tp_leftmost(parent);
+  tp_iter_start(&iter, parent, place->group > 0 ? place->group - 1 : 0);
+  while (!tp_iter_next(&iter)) {
+    if (iter.at == at) {
+      memcpy(separator->key, iter.key, iter.len);
+      separator->len = iter.len;
+      return *before != 0;
+    }
+    *before = (uint32_t)iter.value;
+  }
+  return false;
+}
+
+/* Merges the child of `parent` that the key leads to, if little is left in it. */
+static void tidy_child(struct pager *pager, uint32_t parent, const struct tp *tp, const uint8_t *key, size_t len) {
+  struct fence separator;
+  struct tp child_tp;
+  struct tp_place place;
+  uint64_t after;
+  uint32_t child, before, next, level = tp->level - 1;
+  if (tp_find(tp, key, (uint32_t)len, &place) || tp_child(tp, &place, &child)) return;
+  if (open_page(pager, VIEW_HEAD, child, level, &child_tp) || tp_used(&child_tp) >= tp_capacity(&child_tp) / 4) return;
+  memcpy(separator.key, key, len);
+  separator.len = len;
+  if (tp_above(tp, &place, separator.key, &separator.len, &after, &next) == SDB_OK &&
+      merge(pager, parent, child, (uint32_t)after, level, &separator))
+    return;
+  if (neighbour_before(tp, &place, &separator, &before)) merge(pager, parent, before, child, level, &separator);
+}
+
+/* A root with a single child takes over what that one holds, unless it is a leaf: the root stays an inner page. */
+static bool shrink_root(struct pager *pager, uint32_t root, const struct tp *tp) {
+  uint32_t child = tp_leftmost(tp);
+  uint8_t *root_page, *child_page;
+  struct tp child_tp;
+  if (tp->level < 2 || tp->entries > 0 || child == root) return false;
+  if (open_page(pager, VIEW_HEAD, child, tp->level - 1, &child_tp)) return false;
+  if (page_write(pager, root, &root_page) || page_write(pager, child, &child_page)) return false;
+  memcpy(root_page + PAGE_HEADER, child_page + PAGE_HEADER, page_fill(child_page) - PAGE_HEADER);
+  page_set_fill(root_page, page_fill(child_page));
+  page_free(pager, child);
+  return true;
+}
+
+/* From the root down, so that a page whose parent had only this child left has got neighbours when its turn comes. */
+void tree_tidy(struct pager *pager, uint32_t root, const void *key, size_t len) {
+  uint32_t number = root, level = ROOT_LEVEL;
+  if (len == 0 || len > TREE_MAX_KEY) return;
+  for (;;) {
+    struct tp tp;
+    struct tp_place place;
+    if (open_page(pager, VIEW_HEAD, number, level, &tp) || tp.level == 0) return;
+    if (number == root && shrink_root(pager, root, &tp)) continue;
+    if (tp.entries > 0) {
+      tidy_child(pager, number, &tp, key, len);
+      if (open_page(pager, VIEW_HEAD, number, tp.level, &tp)) return;
+    }
+    level = tp.level - 1;
+    if (tp_find(&tp, key, (uint32_t)len, &place) || tp_child(&tp, &place, &number)) return;
+  }
+}
+
+/* --- Cursor ------------------------------------------------------------------------------------------------------------------- */
+
+void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len, bool after) {
+  cursor->pager = pager;
+  cursor->view = view;
+  cursor->root = root;
+  cursor->leaf = NULL;
+  cursor->next_offset = 0;
+  cursor->key_len = len < TREE_MAX_KEY ? len : TREE_MAX_KEY;
+  cursor->after = after;
+  if (cursor->key_len > 0) memcpy(cursor->key, key, cursor->key_len);
+}
+
+void tree_cursor_pause(tree_cursor *cursor) { cursor->leaf = NULL; }
+
+/* From the root. A leaf may have nothing behind the key; then the search goes on from the separator above it. */
+static int seek(tree_cursor *cursor, uint64_t *value) {
+  uint8_t key[TREE_MAX_KEY];
+  size_t len = cursor->key_len;
+  bool after = cursor->after;
+  memcpy(key, cursor->key, len);
+  for (;;) {
+    struct tp leaf;
+    struct tp_place place;
+    struct fence fence;
+    uint32_t next;
+    fence.len = 0;
+    int rc = descend(cursor->pager, cursor->view, cursor->root, key, len, NULL, &fence, &leaf);
+    if (!rc) rc = tp_find(&leaf, key, (uint32_t)len, &place);
+    if (rc) return rc;
+    if (place.found && !after)
+      rc = tp_value(&leaf, place.at, value, &next);
+    else
+      rc = tp_above(&leaf, &place, key, &len, value, &next);
+    if (rc == SDB_OK) {
+      cursor->leaf = leaf.page;
+      cursor->next_offset = next;
+      cursor->after = true;
+      cursor->key_len = len;
+      memcpy(cursor->key, key, len);
+    }
+    if (rc != SDB_END || fence.len == 0) return rc;
+    memcpy(key, fence.key, fence.len);
+    len = fence.len;
+    after = false;
+  }
+}
+
+int tree_cursor_next(tree_cursor *cursor, uint64_t *value) {
+  if (cursor->leaf) {
+    struct tp tp;
+    int rc = tp_open(&tp, cursor->leaf, page_size(cursor->pager));
+    if (!rc) rc = tp_step(&tp, &cursor->next_offset, cursor->key, &cursor->key_len, value);
+    if (!rc) return SDB_OK;
+    cursor->leaf = NULL;
+    if (rc != SDB_END) return rc;
+  }
+  return seek(cursor, value);
+}
+
+/* --- Check -------------------------------------------------------------------------------------------------------------------- */
+
+struct check {
+  struct pager *pager;
+  uint64_t view;
+  const tree_visitor *visitor;
+  int verdict;
+};
+
+struct bound {
+  const uint8_t *key;
+  size_t len; /* 0: none */
+};
+
+static void broken(struct check *check, int rc, uint32_t number, const char *what) {
+  char sentence[160];
+  snprintf(sentence, sizeof sentence, "tree page %u %s", (unsigned)number, what);
+  if (check->visitor->problem) check->visitor->problem(check->visitor->user, sentence);
+  if (check->verdict == SDB_OK) check->verdict = rc;
+}
+
+/* The next entry of a page, which must stand within its bounds. Tells what is wrong. */
+static int check_next(struct check *check, uint32_t number, struct tp_iter *iter, struct bound low, struct bound high) {
+  int rc = tp_iter_next(iter);
+  if (rc == SDB_END && iter->seen == iter->tp->entries) return rc;
+  if (rc) {
+    broken(check, SDB_CORRUPT, number, "has an entry that breaks a rule");
+    return SDB_CORRUPT;
+  }
+  int order = low.len > 0 ? compare(iter->key, iter->len, low.key, low.len) : 1;
+  bool beyond = high.len > 0 && compare(iter->key, iter->len, high.key, high.len) >= 0;
+  if (order > 0 && !beyond) return SDB_OK;
+  if (order == 0 && !beyond && iter->tp->level == 0) return SDB_OK;
+  broken(check, SDB_CORRUPT, number, "has a key outside the bounds that the page above sets");
+  return SDB_CORRUPT;
+}
+
+static int check_leaf(struct check *check, uint32_t number, const struct tp *tp, struct bound low, struct bound high) {
+  struct tp_iter iter;
+  tp_iter_start(&iter, tp, 0);
+  while (check_next(check, number, &iter, low, high) == SDB_OK) {
+    int stop = check->visitor->entry ? check->visitor->entry(check->visitor->user, iter.key, iter.len, iter.value) : SDB_OK;
+    if (stop) return stop;
+  }
+  return SDB_OK;
+}
+
+static int check_page(struct check *check, uint32_t number, uint32_t level, struct bound low, struct bound high);
+
+static int check_inner(struct check *check, uint32_t number, const struct tp *tp, struct bound low, struct bound high) {
+  struct tp_iter iter;
+  uint8_t separator[TREE_MAX_KEY];
+  struct bound from = low;
+  uint32_t child = tp_leftmost(tp);
+  int rc;
+  tp_iter_start(&iter, tp, 0);
+  do {
+    rc = check_next(check, number, &iter, low, high);
+    if (rc && rc != SDB_END) break;
+    int stop = check_page(check, child, tp->level - 1, from, rc == SDB_END ? high : (struct bound){iter.key, iter.len});
+    if (stop) return stop;
+    memcpy(separator, iter.key, iter.len);
+    from = (struct bound){separator, iter.len};
+    child = (uint32_t)iter.value;
+  } while (rc == SDB_OK);
+  return SDB_OK;
+}
+
+/* Non-zero only when the visitor wants no more. Even where a damaged tree reaches a page on many ways this ends soon: at all but one of
+ * them the page's separators are outside the bounds, and then its children are not looked at. */
+static int check_page(struct check *check, uint32_t number, uint32_t level, struct bound low, struct bound high) {
+  struct tp tp;
+  int rc = check->visitor->page ? check->visitor->page(check->visitor->user, number) : SDB_OK;
+  if (rc) return rc;
+  rc = open_page(check->pager, check->view, number, level, &tp);
+  if (rc) {
+    broken(check, rc, number, rc == SDB_CORRUPT ? "is damaged, or missing, or not of the level it should be" : "cannot be read");
+    return SDB_OK;
+  }
+  return tp.level > 0 ? check_inner(check, number, &tp, low, high) : check_leaf(check, number, &tp, low, high);
+}
+
+int tree_check(struct pager *pager, uint64_t view, uint32_t root, const tree_visitor *visitor) {
+  struct check check = {pager, view, visitor, SDB_OK};
+  int stop = check_page(&check, root, ROOT_LEVEL, (struct bound){0}, (struct bound){0});
+  return stop ? stop : check.verdict;
+}

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* tree_edit.c - changing the page of tree_page.h: in place by moving bytes, cut in two, appended to each other.
+ *
+ * Inserting c between b and d, where d so far left out what it shares with b:
+ *
+ *     ... [b] [3 |v| ge]  ...            before
+ *     ... [b] [3 |v| ga] [4 |v| e] ...   c takes over what it shares with b; d leaves out what it shares with c
+ */
+#include <assert.h>
+
+#include "tree_entry.h"
+
+void tp_format(uint8_t *page, uint32_t level, uint32_t leftmost) {
+  memset(page + PAGE_HEADER, 0, TP_BODY - PAGE_HEADER);
+  page[TP_LEVEL] = (uint8_t)level;
+  put32(page + TP_LEFTMOST, leftmost);
+  page_set_fill(page, TP_BODY);
+}
+
+/* --- Moving bytes --------------------------------------------------------------------------------------------------------------- */
+
+/* Puts `len` bytes in the place of `cut` bytes at `at`, which stand in `group`. The caller has seen that there is room. */
+static void splice(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t cut, const uint8_t *bytes, uint32_t len) {
+  assert(at + cut <= tp->end && tp->end - cut + len <= tp->size);
+  uint8_t *starts = page + TP_BODY + 4 * tp->groups;
+  memmove(page + at + len, page + at + cut, tp->end - at - cut);
+  memcpy(page + at, bytes, len);
+  page_set_fill(page, tp->end - cut + len);
+  for (uint32_t g = group + 1; g < tp->groups; g++) put16(starts + 2 * g, (uint16_t)(get16(starts + 2 * g) + len - cut));
+}
+
+/* Makes a head and a start before those of `group`. Room: TP_GROUP_BYTES. */
+static void add_group(uint8_t *page, uint32_t size, uint32_t group, uint32_t start, uint32_t head) {
+  uint32_t groups = get16(page + TP_GROUPS), end = page_fill(page);
+  uint32_t head_at = TP_BODY + 4 * group, start_at = TP_BODY + 4 * groups + 2 * group;
+  assert(group <= groups && end + TP_GROUP_BYTES <= size);
+  (void)size;
+  memmove(page + start_at + TP_GROUP_BYTES, page + start_at, end - start_at);
+  memmove(page + head_at + 4, page + head_at, start_at - head_at);
+  put32(page + head_at, head);
+  put16(page + start_at + 4, (uint16_t)start);
+  put16(page + TP_GROUPS, (uint16_t)(groups + 1));
+  page_set_fill(page, end + TP_GROUP_BYTES);
+}
+
+static void drop_group(uint8_t *page, uint32_t group) {
+  uint32_t groups = get16(page + TP_GROUPS), end = page_fill(page);
+  uint32_t head_at = TP_BODY + 4 * group, start_at = TP_BODY + 4 * groups + 2 * group;
+  memmove(page + head_at, page + head_at + 4, start_at - head_at - 4);
+  memmove(page + start_at - 4, page + start_at + 2, end - start_at - 2);
+  put16(page + TP_GROUPS, (uint16_t)(groups - 1));
+  page_set_fill(page, end - TP_GROUP_BYTES);
+}
+
+static bool restarts_parse(const struct tp *tp) {
+  struct tp_entry restart;
+  for (uint32_t g = 0; g < tp->groups; g++)
+    if (!tp_restart(tp, g, &restart)) return false;
+  return true;
+}
+
+/* A new common prefix: all heads anew. */
+static void set_common(uint8_t *page, uint32_t size, uint32_t common) {
+  struct tp tp;
+  struct tp_entry restart;
+  put16(page + TP_COMMON, (uint16_t)common);
+  if (tp_open(&tp, page, size)) return;
+  for (uint32_t g = 0; g < tp.groups; g++)
+    if (tp_restart(&tp, g, &restart)) put32(page + TP_BODY + 4 * g, key_head(page + restart.suffix, restart.suffix_len, common));
+}
+
+/* The last key of a group. */
+static bool last_key(const struct tp *tp, uint32_t group, uint8_t *key, size_t *len) {
+  uint32_t at, end;
+  uint64_t value;
+  *len = 0;
+  if (!tp_group_range(tp, group, &at, &end)) return false;
+  while (at < end)
+    if (tp_step(tp, &at, key, len, &value)) return false;
+  return at == end;
+}
+
+/* Finds out the common prefix from the first and the last key. */
+static void refresh_common(uint8_t *page, uint32_t size) {
+  struct tp tp;
+  struct tp_entry first;
+  uint8_t key[TREE_MAX_KEY];
+  size_t len;
+  uint32_t common = 0;
+  if (tp_open(&tp, page, size)) return;
+  if (tp.groups > 0 && tp_restart(&tp, 0, &first) && last_key(&tp, tp.groups - 1, key, &len))
+    common = match(page + first.suffix, key, len < first.suffix_len ? (uint32_t)len : first.suffix_len);
+  set_common(page, size, common);
+}
+
+static void set_entries(uint8_t *page, uint32_t entries, uint32_t appended) {
+  put16(page + TP_ENTRIES, (uint16_t)entries);
+  put16(page + TP_APPENDED, (uint16_t)appended);
+}
+
+static uint32_t write_entry(uint8_t *at, uint32_t shared, const uint8_t *key, uint32_t len, uint64_t value) {
+  uint32_t n = tp_write_head(at, shared, tp_value_len(value) + len - shared);
+  n += tp_write_value(at + n, value);
+  memcpy(at + n, key + shared, len - shared);
+  return n + len - shared;
+}
+
+/* The head and the value of `entry` as it will be when it shares that much and has a suffix of that length. */
+static uint32_t write_front(uint8_t *at, const uint8_t *page, const struct tp_entry *entry, uint32_t shared, uint32_t suffix_len) {
+  uint32_t value_len = entry->suffix - entry->value;
+  uint32_t n = tp_write_head(at, shared, value_len + suffix_len);
+  memcpy(at + n, page + entry->value, value_len);
+  return n + value_len;
+}
+
+/* --- One entry ------------------------------------------------------------------------------------------------------------------ */
+
+int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const uint8_t *key, uint32_t len, uint64_t value,
+              uint32_t *need) {
+  uint8_t bytes[TP_MAX_ENTRY + TP_MAX_HEAD + 8];
+  struct tp tp;
+  struct tp_entry next;
+  uint32_t start, end, cut = 0, appended = get16(page + TP_APPENDED);
+  if (tp_open(&tp, page, size)) return SDB_CORRUPT;
+  if (tp.groups == 0) {
+    uint32_t n = write_entry(bytes, 0, key, len, value);
+    *need = n + TP_GROUP_BYTES;
+    if (tp.end + *need > size) return SDB_FULL;
+    add_group(page, size, 0, 0, 0);
+    set_entries(page, 1, 1);
+    if (tp_open(&tp, page, size)) return SDB_CORRUPT;
+    splice(page, &tp, 0, tp.base, 0, bytes, n);
+    set_common(page, size, len);
+    return SDB_OK;
+  }
+  if (!tp_group_range(&tp, place->group, &start, &end) || (place->common < tp.common && !restarts_parse(&tp))) return SDB_CORRUPT;
+  bool first = place->at == start, last = place->at == tp.end;
+  uint32_t n = write_entry(bytes, first ? 0 : place->match_prev, key, len, value);
+  if (place->at < end) {
+    if (!tp_parse(page, place->at, end, &next)) return SDB_CORRUPT;
+    if (place->match_next > next.shared) {
+      uint32_t more = place->match_next - next.shared;
+      if (more >= next.suffix_len) return SDB_CORRUPT;
+      n += write_front(bytes + n, page, &next, place->match_next, next.suffix_len - more);
+      cut = next.suffix + more - place->at;
+    }
+  }
+  *need = n - cut;
+  if (tp.end + n - cut > size) return SDB_FULL;
+  splice(page, &tp, place->group, place->at, cut, bytes, n);
+  set_entries(page, tp.entries + 1, last ? appended + 1 : 0);
+  if (place->common < tp.common)
+    set_common(page, size, place->common);
+  else if (first)
+    put32(page + TP_BODY + 4 * place->group, key_head(key, len, tp.common));
+  return SDB_OK;
+}
+
+/* Makes the entry that `iter` stands at a restart. */
+static void split_group(uint8_t *page, const struct tp_iter *iter) {
+  uint8_t bytes[TP_MAX_ENTRY];
+  const struct tp *tp = iter->tp;
+  uint32_t n = write_entry(bytes, 0, iter->key, iter->len, iter->value), group = iter->group, at = iter->at - tp->base;
+  uint32_t head = key_head(iter->key, iter->len, tp->common), size = tp->size;
+  splice(page, tp, group, iter->at, iter->next - iter->at, bytes, n);
+  add_group(page, size, group + 1, at, head);
+}
+
+void tp_relieve(uint8_t *page, uint32_t size, uint32_t group) {
+  struct tp tp;
+  struct tp_iter iter;
+  struct tp_entry entry;
+  uint32_t start, end, count = 0;
+  if (tp_open(&tp, page, size) || group >= tp.groups || !tp_group_range(&tp, group, &start, &end)) return;
+  for (uint32_t at = start; at < end; at = entry.next, count++)
+    if (!tp_parse_head(page, at, end, &entry)) return;
+  if (count <= TP_CROWD) return;
+  bool appending = end == tp.end && get16(page + TP_APPENDED) > 0; /* then this group stays full */
+  tp_iter_start(&iter, &tp, group);
+  for (uint32_t i = appending ? count : count / 2 + 1; i > 0; i--)
+    if (tp_iter_next(&iter)) return;
+  uint32_t cost = iter.shared + TP_GROUP_BYTES + 3; /* 3: the head may need the long form */
+  if (2 * cost <= end - start && tp.end + cost <= size) split_group(page, &iter);
+}
+
+int tp_set_value(uint8_t *page, uint32_t size, const struct tp_place *place, uint64_t value, uint32_t *need) {
+  uint8_t bytes[TP_MAX_HEAD + TP_MAX_VALUE_LEN];
+  struct tp tp;
+  struct tp_entry entry;
+  if (tp_open(&tp, page, size) || !tp_parse(page, place->at, tp.end, &entry)) return SDB_CORRUPT;
+  uint32_t cut = entry.suffix - place->at;
+  uint32_t n = tp_write_head(bytes, entry.shared, tp_value_len(value) + entry.suffix_len);
+  n += tp_write_value(bytes + n, value);
+  *need = n > cut ? n - cut : 0;
+  if (tp.end + *need > size) return SDB_FULL;
+  splice(page, &tp, place->group, place->at, cut, bytes, n);
+  return SDB_OK;
+}
+
+int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place) {
+  uint8_t bytes[TP_MAX_ENTRY + 8];
+  struct tp tp;
+  struct tp_entry gone, next;
+  uint32_t start, end, cut, n = 0;
+  if (tp_open(&tp, page, size) || !tp_group_range(&tp, place->group, &start, &end)) return SDB_CORRUPT;
+  if (!tp_parse(page, place->at, end, &gone)) return SDB_CORRUPT;
+  bool first = place->at == start, last = gone.next == end;
+  cut = gone.next - place->at;
+  if (!last) {
+    if (!tp_parse(page, gone.next, end, &next)) return SDB_CORRUPT;
+    if (next.shared > gone.shared) { /* it takes over what it shares with the one that goes and that one did not leave out */
+      uint32_t more = next.shared - gone.shared;
+      if (more > gone.suffix_len || more + next.suffix_len > TREE_MAX_KEY) return SDB_CORRUPT;
+      n = write_front(bytes, page, &next, gone.shared, more + next.suffix_len);
+      memcpy(bytes + n, page + gone.suffix, more);
+      n += more;
+      cut = next.suffix - place->at;
+      if (n > cut) return SDB_CORRUPT;
+    }
+  }
+  splice(page, &tp, place->group, place->at, cut, bytes, n);
+  if (first && last) {
+    drop_group(page, place->group);
+  } else if (first) {
+    struct tp_entry restart;
+    if (!tp_open(&tp, page, size) && tp_restart(&tp, place->group, &restart))
+      put32(page + TP_BODY + 4 * place->group, key_head(page + restart.suffix, restart.suffix_len, tp.common));
+  }
+  set_entries(page, tp.entries - 1, 0);
+  if (tp.entries == 1) put16(page + TP_COMMON, 0);
+  return SDB_OK;
+}
+
+/* --- Joining groups ------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t count_group(const struct tp *tp, uint32_t group) {
+  struct tp_entry entry;
+  uint32_t at, end, count = 0;
+  if (!tp_group_range(tp, group, &at, &end)) return TP_CROWD;
+  for (; at < end && tp_parse_head(tp->page, at, end, &entry); at = entry.next) count++;
+  return count;
+}
+
+/* What the restart behind `group` shares with the last key of it: the bytes that joining saves. */
+static bool shared_behind(const struct tp *tp, uint32_t group, struct tp_entry *restart, uint32_t *shared) {
+  uint8_t key[TREE_MAX_KEY];
+  size_t len;
+  if (!tp_restart(tp, group + 1, restart) || !last_key(tp, group, key, &len)) return false;
+  *shared = match(key, tp->page + restart->suffix, len < restart->suffix_len ? (uint32_t)len : restart->suffix_len);
+  return *shared < restart->suffix_len;
+}
+
+/* Joins the group behind to this one. */
+static bool join_group(uint8_t *page, uint32_t size, uint32_t group) {
+  uint8_t bytes[TP_MAX_HEAD + 8];
+  struct tp tp;
+  struct tp_entry restart;
+  uint32_t at, end, shared;
+  if (tp_open(&tp, page, size) || !shared_behind(&tp, group, &restart, &shared)) return false;
+  if (!tp_group_range(&tp, group + 1, &at, &end)) return false;
+  uint32_t n = write_front(bytes, page, &restart, shared, restart.suffix_len - shared), cut = restart.suffix + shared - at;
+  if (n > cut) return false;
+  splice(page, &tp, group + 1, at, cut, bytes, n);
+  drop_group(page, group + 1);
+  return true;
+}
+
+bool tp_squeeze(uint8_t *page, uint32_t size, uint32_t need) {
+  struct tp tp;
+  struct tp_entry restart;
+  if (tp_open(&tp, page, size) || tp.groups == 0 || tp.entries >= TP_CROWD / 2 * tp.groups) return false;
+  uint32_t room = size - tp.end, count = count_group(&tp, 0), shared, next;
+  for (uint32_t g = 0; g + 1 < tp.groups && room < need; g++) {
+    next = count_group(&tp, g + 1);
+    if (count + next <= TP_CROWD) {
+      if (!shared_behind(&tp, g, &restart, &shared)) return false;
+      room += shared + TP_GROUP_BYTES;
+      count += next;
+    } else {
+      count = next;
+    }
+  }
+  if (room < need) return false;
+  for (uint32_t g = 0; size - page_fill(page) < need; ) {
+    if (tp_open(&tp, page, size) || g + 1 >= tp.groups) return false;
+    if (count_group(&tp, g) + count_group(&tp, g + 1) > TP_CROWD || !join_group(page, size, g)) g++;
+  }
+  return true;
+}
+
+void tp_join_all(uint8_t *page, uint32_t size) {
+  while (get16(page + TP_GROUPS) > 1 && join_group(page, size, 0)) continue;
+}
+
+/* --- Two pages ------------------------------------------------------------------------------------------------------------------ */
+
+/* The best place to cut that was seen so far. Cutting before an element: `left` bytes stay, `extra` more are needed on the right
+ * because its first key must stand whole there. */
+struct choice {
+  uint64_t score;
+  uint32_t total; /* bytes of all entries, the new one included */
+  uint32_t capacity;
+};
+
+static bool better_cut(struct choice *best, uint32_t left, uint32_t extra, uint32_t separator_len) {
+  if (left > best->capacity || best->total - left + extra > best->capacity) return false;
+  uint32_t half = best->total / 2, distance = left > half ? left - half : half - left;
+  uint64_t score = distance <= best->capacity / 16 ? ((uint64_t)separator_len << 20) + distance : (UINT64_C(1) << 40) + distance;
+  if (score >= best->score) return false;
+  best->score = score;
+  return true;
+}
+
+static void set_plan(struct tp_split *plan, uint32_t group, uint32_t at, uint32_t left, const uint8_t *key, uint32_t len) {
+  plan->group = group;
+  plan->at = at;
+  plan->left = left;
+  plan->len = len;
+  memcpy(plan->key, key, len);
+}
+
+/* Keys arrive in ascending order here: nothing will come between the old ones, so they stay together and leave no gap. */
+static bool ascending(const struct tp *tp, const struct tp_place *place) {
+  return !place->found && place->at == tp->end && place->prev != 0 && 2 * (uint32_t)get16(tp->page + TP_APPENDED) >= tp->entries;
+}
+
+int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct tp_split *plan) {
+  bool inner = tp->level > 0, passed = place->found, behind_new = false;
+  uint32_t cost = TP_MAX_HEAD + TP_MAX_VALUE_LEN + len + TP_GROUP_BYTES, left = 0;
+  struct choice best = {UINT64_MAX, tp_used(tp) + cost, tp_capacity(tp)};
+  if (place->found) { /* only its value grows, on whichever side */
+    best.total = tp_used(tp);
+    best.capacity -= TP_MAX_VALUE_LEN + 3;
+  }
+  struct tp_iter iter;
+  int rc;
+  tp_iter_start(&iter, tp, 0);
+  while (!(rc = tp_iter_next(&iter))) {
+    uint32_t before = iter.seen - 1, lcp = behind_new ? match(key, iter.key, len < iter.len ? len : iter.len) : iter.lcp;
+    if (!passed && iter.at == place->at) {
+      uint32_t n = inner ? len : place->match_prev + 1;
+      if (before > 0 && better_cut(&best, left, place->match_prev + 9, n)) {
+        set_plan(plan, place->group, place->at, before, key, n);
+        plan->lifted = false, plan->new_lifted = inner;
+      }
+      left += cost;
+      passed = behind_new = true;
+      lcp = match(key, iter.key, len < iter.len ? len : iter.len);
+    }
+    uint32_t n = inner ? iter.len : lcp + 1;
+    if ((before > 0 || behind_new) && better_cut(&best, left, iter.restart ? 0 : iter.shared + 9, n)) {
+      set_plan(plan, iter.group, iter.at, before, iter.key, n);
+      plan->lifted = inner, plan->new_lifted = false;
+    }
+    left += iter.next - iter.at + (iter.restart ? TP_GROUP_BYTES : 0);
+    behind_new = false;
+  }
+  if (rc != SDB_END || iter.seen != tp->entries) return SDB_CORRUPT;
+  if (!passed && (ascending(tp, place) || better_cut(&best, left, 0, inner ? len : place->match_prev + 1))) {
+    set_plan(plan, place->group, place->at, tp->entries, key, inner ? len : place->match_prev + 1);
+    plan->lifted = false, plan->new_lifted = inner;
+    best.score = 0;
+  }
+  return best.score == UINT64_MAX ? SDB_CORRUPT : SDB_OK;
+}
+
+/* Fills the right page with the entry that `iter` stands at, made a restart, and all behind it. */
+static void fill_right(uint8_t *right, uint32_t entries, const struct tp_iter *iter) {
+  const struct tp *tp = iter->tp;
+  uint32_t groups = tp->groups - iter->group, base = TP_BODY + TP_GROUP_BYTES * groups;
+  uint8_t *starts = right + TP_BODY + 4 * groups;
+  uint32_t n = write_entry(right + base, 0, iter->key, iter->len, iter->value);
+  assert(base + n + tp->end - iter->next <= tp->size);
+  memcpy(right + base + n, tp->page + iter->next, tp->end - iter->next);
+  page_set_fill(right, base + n + tp->end - iter->next);
+  put16(right + TP_GROUPS, (uint16_t)groups);
+  put16(starts, 0);
+  for (uint32_t g = 1; g < groups; g++) {
+    uint32_t start = tp->base + get16(tp_starts(tp) + 2 * (iter->group + g));
+    put16(starts + 2 * g, (uint16_t)(start - iter->next + n));
+  }
+  set_entries(right, entries, 0);
+  refresh_common(right, tp->size);
+}
+
+/* Keeps what stands before `at`. */
+static void truncate_page(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t entries) {
+  uint32_t start, end, kept = group, length = at - tp->base;
+  if (group < tp->groups && tp_group_range(tp, group, &start, &end) && at > start) kept++;
+  uint32_t base = TP_BODY + TP_GROUP_BYTES * kept;
+  memmove(page + TP_BODY + 4 * kept, tp_starts(tp), 2 * kept);
+  memmove(page + base, page + tp->base, length);
+  put16(page + TP_GROUPS, (uint16_t)kept);
+  page_set_fill(page, base + length);
+  set_entries(page, entries, 0);
+  refresh_common(page, tp->size);
+}
+
+void tp_cut(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, uint32_t leftmost) {
+  struct tp tp;
+  struct tp_iter iter;
+  int rc = tp_open(&tp, left, size);
+  tp_iter_start(&iter, &tp, plan->group);
+  while (!rc && !(rc = tp_iter_next(&iter)) && iter.at != plan->at) continue;
+  if (!rc && plan->lifted) {
+    leftmost = (uint32_t)iter.value;
+    rc = tp_iter_next(&iter);
+  }
+  tp_format(right, tp.level, leftmost);
+  if (!rc) fill_right(right, tp.entries - plan->left - plan->lifted, &iter);
+  truncate_page(left, &tp, plan->group, plan->at, plan->left);
+}
+
+void tp_append(uint8_t *left, const uint8_t *right, uint32_t size) {
+  struct tp l, r;
+  if (tp_open(&l, left, size) || tp_open(&r, right, size) || r.groups == 0) return;
+  uint32_t groups = l.groups + r.groups, base = TP_BODY + TP_GROUP_BYTES * groups, length = l.end - l.base;
+  uint8_t *starts = left + TP_BODY + 4 * groups;
+  assert(base + length + r.end - r.base <= size);
+  memmove(left + base, left + l.base, length);
+  memmove(starts, tp_starts(&l), 2 * l.groups);
+  for (uint32_t g = 0; g < r.groups; g++) put16(starts + 2 * (l.groups + g), (uint16_t)(length + get16(tp_starts(&r) + 2 * g)));
+  memcpy(left + base + length, right + r.base, r.end - r.base);
+  put16(left + TP_GROUPS, (uint16_t)groups);
+  page_set_fill(left, base + length + r.end - r.base);
+  set_entries(left, l.entries + r.entries, 0);
+  refresh_common(left, size);
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* work.c - background work as small steps: buffered syncs, the log's next segment, writing ahead, checkpoints, the cleaner.
+ *
+ * Everything is a machine that `work_step` moves by a budget of pages. With threads one thread of the engine calls it, and commits
+ * call it too when they outrun it; without, commits and sdb_step() are the only callers. `work` lets one caller in at a time.
+ */
+#include "db.h"
+
+enum { STEP_PAGES = 256, MARK_AFTER_US = 1000000, RETRY_US = 1000000, SPARE_SEGMENTS = 1 };
+
+static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
+
+/* --- Checkpoint -------------------------------------------------------------------------------------------------------------------- */
+
+static void writer_enter(sdb *db, unsigned *slot) {
+  pager_lock(db->pager);
+  *slot = pager_enter(db->pager);
+}
+
+static void writer_leave(sdb *db, unsigned slot) {
+  pager_leave(db->pager, slot);
+  pager_unlock(db->pager);
+}
+
+/* Space of dropped records is taken back before the state is fixed, a part at a time so that commits come between. */
+static int collect_all(sdb *db) {
+  for (;;) {
+    unsigned slot;
+    writer_enter(db, &slot);
+    int rc = collect(db, 256);
+    bool some = db->dropped_count > 0;
+    writer_leave(db, slot);
+    if (rc != SDB_OK || !some) return rc;
+  }
+}
+
+static int checkpoint_begin(sdb *db) {
+  uint64_t durable, version = 0, sequence = 0;
+  unsigned slot;
+  int rc = collect_all(db);
+  if (rc != SDB_OK) return rc;
+  lead_begin(db);
+  writer_enter(db, &slot);
+  rc = collect(db, UINT32_MAX);
+  if (rc == SDB_OK) {
+    publish_lazy(db);
+    log_seal(db->log);
+    db->unsynced_since_us = 0;
+    db->checkpoint_position = log_tail(db->log, &db->checkpoint_chain);
+    sequence = db->last_sequence;
+    version = pager_checkpoint_begin(db->pager, &db->roots);
+  }
+  writer_leave(db, slot);
+  if (rc == SDB_OK) {
+    log_own(db->log);
+    rc = log_write(db->log);
+    if (rc == SDB_OK) rc = log_sync(db->log, &durable);
+    log_disown(db->log);
+    if (rc == SDB_OK) {
+      pager_publish(db->pager, version);
+      if (sequence > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, sequence);
+      atomic_store(&db->synced_sequence, sequence);
+      db->checkpointing = true;
+      db->checkpoint_begun_us = now_us(db);
+    } else {
+      pager_lock(db->pager);
+      pager_checkpoint_end(db->pager, false);
+      pager_unlock(db->pager);
+    }
+  }
+  lead_end(db);
+  return rc;
+}
+
+static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
+  pager_lock(db->pager);
+  pager_checkpoint_end(db->pager, ok);
+  if (ok) db->checkpoint_tail = db->checkpoint_position;
+  uint64_t usable = db->roots.heap_pages * (page_size(db->pager) - PAGE_HEADER);
+  if (ok && usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && !db->cleaning) {
+    db->cleaning = true;
+    db->clean_cursor = 1;
+  }
+  pager_unlock(db->pager);
+  db->checkpointing = false;
+  if (!ok) {
+    db->retry_us = now_us(db) + RETRY_US;
+    return;
+  }
+  log_own(db->log);
+  log_release(db->log, db->checkpoint_position, spare);
+  log_disown(db->log);
+  atomic_fetch_add(&db->n.checkpoints, 1);
+  atomic_store(&db->checkpoint_ms, (now_us(db) - db->checkpoint_begun_us) / 1000);
+}
+
+/* One step of a checkpoint that runs. */
+static int checkpoint_step(sdb *db, unsigned budget, bool clean, unsigned spare) {
+  bool done = false;
+  int rc = pager_checkpoint_step(db->pager, budget, &done);
+  if (rc == SDB_OK && done) rc = pager_checkpoint_commit(db->pager, db->checkpoint_position, db->checkpoint_chain, clean);
+  if (rc != SDB_OK || done) checkpoint_end(db, rc == SDB_OK, spare);
+  return rc;
+}
+
+/* Recycled segments carry the next round of the log; more than that only cost space. */
+static unsigned spare_segments(const sdb *db) {
+  return (unsigned)(db->options.checkpoint_wal_bytes / db->options.wal_segment_size) + SPARE_SEGMENTS;
+}
+
+/* --- Cleaner ------------------------------------------------------------------------------------------------------------------------ */
+
+struct move {
+  sdb *db;
+  const uint8_t *page;
+  uint32_t number;
+};
+
+static int move_record(void *user, uint32_t offset, const record *r) {
+  struct move *m = user;
+  sdb *db = m->db;
+  table_entry entry;
+  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to;
+  uint8_t *bytes;
+  int rc = table_get(db->table, VIEW_HEAD, document, &entry);
+  if (rc == SDB_NOT_FOUND || (rc == SDB_OK && entry.current != place && entry.previous != place)) return SDB_OK; /* dead */
+  if (rc == SDB_OK) rc = table_touch(db->table, document);
+  if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
+  if (rc != SDB_OK) return rc;
+  memcpy(bytes, m->page + offset, r->total);
+  heap_commit(db->pager, &db->roots, to, r->total);
+  if (entry.current == place) entry.current = to;
+  else entry.previous = to;
+  table_set(db->table, document, &entry);
+  heap_drop(db->pager, &db->roots, place, r->total);
+  return SDB_OK;
+}
+
+/* Moves what lives in a sparse page into the open one; the empty page is free. Places only: nothing of it is in the log. */
+static int clean_page(sdb *db, uint32_t number) {
+  struct move m = {.db = db, .number = number};
+  bool damaged = false;
+  if (number == db->roots.heap_page) return SDB_OK;
+  int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
+  if (rc == SDB_OK) rc = pager_admit(db->pager, page_size(db->pager) / 16, 8, true);
+  if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, number, &m.page);
+  if (rc == SDB_OK) rc = heap_walk(m.page, page_size(db->pager), move_record, &m, &damaged);
+  note_unlogged(db);
+  if (rc == SDB_OK && pager_live(db->pager, number) == 0) {
+    rc = page_free(db->pager, number);
+    if (rc == SDB_OK) db->roots.heap_pages--;
+  }
+  return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND ? SDB_OK : rc; /* a damaged page stays where it is, for repair */
+}
+
+static int clean_step(sdb *db, unsigned budget) {
+  while (budget-- > 0 && db->cleaning) {
+    unsigned slot;
+    uint32_t number;
+    writer_enter(db, &slot);
+    int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, page_size(db->pager) / 2, &number);
+    if (rc == SDB_OK) rc = clean_page(db, number);
+    writer_leave(db, slot);
+    if (rc == SDB_END) db->cleaning = false;
+    else if (rc != SDB_OK && rc != SDB_NOT_FOUND) {
+      db->cleaning = false;
+      return rc;
+    }
+  }
+  return SDB_OK;
+}
+
+/* --- Steps -------------------------------------------------------------------------------------------------------------------------- */
+
+static bool checkpoint_due(sdb *db) {
+  return log_started(db->log) && log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes;
+}
+
+struct pressure work_pressure(sdb *db) {
+  struct pressure p = {false, false};
+  if (!log_started(db->log)) return p;
+  uint64_t log_bytes_open = log_tail(db->log, NULL) - db->checkpoint_tail;
+  p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
+  p.work = p.help || log_bytes_open >= db->options.checkpoint_wal_bytes || pager_half_dirty(db->pager) ||
+           log_wants_segment(db->log);
+  return p;
+}
+
+static int buffered_sync(sdb *db, bool *more) {
+  pager_lock(db->pager);
+  uint64_t since = db->unsynced_since_us, sequence = db->last_sequence;
+  pager_unlock(db->pager);
+  if (!since || now_us(db) - since < db->options.buffered_interval_ms * 1000ull) return SDB_OK;
+  *more = true;
+  return wait_durable(db, sequence);
+}
+
+static int step_locked(sdb *db, unsigned budget, bool *more) {
+  bool spilling = false;
+  *more = false;
+  int rc = buffered_sync(db, more);
+  pager_lock(db->pager);
+  bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
+  pager_unlock(db->pager);
+  if (rc == SDB_OK && segment) {
+    log_own(db->log);
+    rc = log_prepare(db->log);
+    log_disown(db->log);
+  }
+  if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
+  if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, spare_segments(db));
+  else if (rc == SDB_OK && due) rc = checkpoint_begin(db);
+  else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
+  *more |= spilling || db->checkpointing || db->cleaning;
+  return rc;
+}
+
+int work_step(sdb *db, unsigned budget, bool *more) {
+  *more = false;
+  if (db->read_only || atomic_load(&db->e.sync_failed) || !log_started(db->log)) return SDB_OK;
+  mutex_lock(&db->work);
+  int rc = step_locked(db, budget ? budget : 1, more);
+  mutex_unlock(&db->work);
+  return rc;
+}
+
+int work_checkpoint(sdb *db, bool clean) {
+  int rc = SDB_OK;
+  mutex_lock(&db->work);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, spare_segments(db));
+  while (rc == SDB_OK && db->cleaning && !clean) {
+    bool spilling;
+    rc = clean_step(db, 64);
+    if (rc == SDB_OK) rc = pager_spill(db->pager, STEP_PAGES, &spilling);
+  }
+  if (rc == SDB_OK) rc = checkpoint_begin(db);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, SPARE_SEGMENTS);
+  mutex_unlock(&db->work);
+  return rc;
+}
+
+/* After a second of rest an empty record says that the last group was synced, so that damage in it is told from a torn tail. */
+static int mark(sdb *db) {
+  uint64_t durable;
+  int rc = SDB_OK;
+  lead_begin(db);
+  pager_lock(db->pager);
+  bool wanted = log_wants_mark(db->log) && atomic_load(&db->synced_sequence) == db->last_sequence;
+  if (wanted) rc = log_reserve(db->log, 0);
+  if (wanted && rc == SDB_OK) {
+    log_append(db->log, LOG_MARK, db->last_sequence, 0, db->e.storage->now_ms(db->e.storage->ctx), 0);
+    log_finish(db->log);
+    log_seal(db->log);
+  }
+  pager_unlock(db->pager);
+  if (wanted && rc == SDB_OK) {
+    log_own(db->log);
+    rc = log_write(db->log);
+    if (rc == SDB_OK) rc = log_sync(db->log, &durable);
+    log_disown(db->log);
+  }
+  lead_end(db);
+  return rc;
+}
+
+/* --- The worker ----------------------------------------------------------------------------------------------------------------------- */
+
+static void ring(sdb *db) {
+  mutex_lock(&db->bell_lock);
+  db->rung = true;
+  cond_signal(&db->bell);
+  mutex_unlock(&db->bell_lock);
+}
+
+void work_after_commit(sdb *db, struct pressure pressure) {
+  bool more = true;
+  if (db->worker && (pressure.work || atomic_load_explicit(&db->asleep, memory_order_relaxed))) ring(db);
+  if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */
+  while (pressure.help && more) {
+    if (work_step(db, STEP_PAGES, &more) != SDB_OK) return;
+    pager_lock(db->pager);
+    pressure = work_pressure(db);
+    pager_unlock(db->pager);
+  }
+}
+
+/* Until when the worker may sleep: 0 for "until the bell rings". */
+static uint64_t sleep_us(sdb *db) {
+  uint64_t us = 0, now = now_us(db);
+  pager_lock(db->pager);
+  if (log_started(db->log) && !db->read_only && !atomic_load(&db->e.sync_failed)) {
+    if (log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence)) us = MARK_AFTER_US;
+    if (checkpoint_due(db) && db->retry_us > now) us = db->retry_us - now;
+    if (db->unsynced_since_us) us = db->options.buffered_interval_ms * 1000ull;
+  }
+  pager_unlock(db->pager);
+  return us;
+}
+
+static void worker_main(void *arg) {
+  sdb *db = arg;
+  for (;;) {
+    bool more = true;
+    while (more && work_step(db, STEP_PAGES, &more) == SDB_OK) {
+    }
+    atomic_store(&db->asleep, true);
+    uint64_t us = sleep_us(db);
+    atomic_store(&db->asleep, us == 0);
+    mutex_lock(&db->bell_lock);
+    if (!db->rung && !db->stopping) {
+      if (us) cond_wait_for(&db->bell, &db->bell_lock, us);
+      else cond_wait(&db->bell, &db->bell_lock);
+    }
+    db->rung = false;
+    bool stop = db->stopping;
+    mutex_unlock(&db->bell_lock);
+    atomic_store(&db->asleep, false);
+    if (stop) return;
+    pager_lock(db->pager);
+    bool rest = log_wants_mark(db->log) && !db->read_only && now_us(db) - db->last_commit_us >= MARK_AFTER_US;
+    pager_unlock(db->pager);
+    if (rest && !atomic_load(&db->e.sync_failed)) (void)mark(db);
+  }
+}
+
+void work_start(sdb *db) {
+  const sdb_storage *st = db->e.storage;
+  if (db->e.threads && !db->read_only && st->thread_start(st->ctx, worker_main, db, &db->worker) != SDB_OK) db->worker = NULL;
+}
+
+void work_stop(sdb *db) {
+  if (!db->worker) return;
+  mutex_lock(&db->bell_lock);
+  db->stopping = true;
+  cond_signal(&db->bell);
+  mutex_unlock(&db->bell_lock);
+  db->e.storage->thread_join(db->e.storage->ctx, db->worker);
+  db->worker = NULL;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* main.c - streamdbd: options, database, service, exit code. */
+#include <signal.h>
+#include <stdio.h>
+#include <zmq.h>
+
+#include "bounds.h"
+#include "options.h"
+#include "service.h"
+
+#define EXIT_START 1
+#define EXIT_USAGE 2
+
+/* Older libzmq has published holes in its parser of untrusted bytes. */
+static bool libzmq_is_safe(void) {
+  int major, minor, patch;
+  zmq_version(&major, &minor, &patch);
+  if (major > 4 || (major == 4 && (minor > 3 || (minor == 3 && patch >= 3)))) return true;
+  fprintf(stderr, "streamdbd: libzmq %d.%d.%d is too old to be safe; install 4.3.3 or newer\n", major, minor, patch);
+  return false;
+}
+
+/* Before any thread starts, so that all inherit it: the front takes these signals from a descriptor. */
+static void block_signals(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+static int serve(options *o) {
+  char sentence[512] = "";
+  o->engine.message = sentence;
+  o->engine.message_size = sizeof sentence;
+  store st;
+  int rc = store_open_sdb(o->database, &o->engine, &st);
+  if (rc != SDB_OK) {
+    fprintf(stderr, "streamdbd: cannot open %s: %s\n", o->database, sentence[0] ? sentence : sdb_strerror(rc));
+    return EXIT_START;
+  }
+  int code = service_run(o, &st);
+  rc = st.close(st.ctx);
+  /* The log has everything that was acknowledged; only the last checkpoint is missing. */
+  if (rc != SDB_OK) log_line(LOG_WARNING, "close", "reason=\"%s\"", sdb_strerror(rc));
+  return code;
+}
+
+int main(int argc, char *argv[]) {
+  options o;
+  char sentence[512];
+  if (!options_parse(&o, argc, argv, sentence, sizeof sentence)) {
+    fprintf(stderr, "streamdbd: %s\n", sentence);
+    return EXIT_USAGE;
+  }
+  if (o.help) {
+    fputs(options_help(), stdout);
+    return 0;
+  }
+  if (o.version) {
+    printf("streamdbd %s\n", SDB_VERSION_STRING);
+    return 0;
+  }
+  log_set_level(o.log_level);
+  if (!libzmq_is_safe()) return EXIT_START;
+  block_signals();
+  return serve(&o);
+}

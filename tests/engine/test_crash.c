@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* test_crash.c - random work on the simulated device, with the process dying in one storage call after the other.
+ *
+ * For each seed the work is done once to count the calls that change the device; then again for each call, dying in it. What the
+ * power cut leaves is decided anew for each subset, from a copy of the device. Then:
+ *   1. open: the state must be the one behind some commit, not older than what was acknowledged as durable; check finds nothing
+ *   2. meanwhile, or in the work that follows, the device may die once more: crash, and 1 again
+ *   3. more work, compare, check, close
+ *   4. a last crash that drops all that was not synced: a clean close has left everything durable
+ *
+ * Environment: SDB_SEED or SDB_SEEDS (seed.h); SDB_CRASH_AT=n only that call; SDB_SUBSET=n only that subset; SDB_SUBSETS=n how
+ * many; SDB_EVERY_CALL=1 every call with all seeds (else with one seed in ten, and a sample with the others); SDB_OPERATIONS=n.
+ */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "seed.h"
+#include "simulated.h"
+#include "workload.h"
+
+#define SAMPLE 40u /* calls tried with most seeds */
+
+typedef struct crash_case {
+  uint64_t seed, crash_at;
+  unsigned subset, operations;
+  char last_call[160];
+  char why[1800];
+} crash_case;
+
+static void note_call(void *user, const sim_event *event) {
+  crash_case *c = user;
+  snprintf(c->last_call, sizeof c->last_call, "%s %s at %" PRIu64 ", %" PRIu64 " bytes", event->call, event->name, event->offset,
+           event->len);
+}
+
+static bool explain(crash_case *c, const char *phase, const workload *w) {
+  snprintf(c->why, sizeof c->why, "%s: %s", phase, w->why);
+  return false;
+}
+
+/* Recovers, unless the device dies again before it is done. */
+static bool recover(crash_case *c, workload *w, const char *phase) {
+  w->options.create = model_durable(w->model) == 0; /* what was acknowledged must be found */
+  if (!workload_recover(w)) return explain(c, phase, w);
+  if (!w->stopped && !workload_run(w, 6)) return explain(c, phase, w);
+  if (!w->stopped) return true;
+  if (!workload_close(w)) return explain(c, phase, w);
+  return true;
+}
+
+static bool finish(crash_case *c, workload *w) {
+  if (!workload_run(w, 6) || !workload_verify(w)) return explain(c, "work after recovery", w);
+  if (!workload_close(w)) return explain(c, "close after recovery", w);
+  sim_crash(w->device, SIM_DROP_ALL, c->seed);
+  if (!workload_recover(w)) return explain(c, "open after a clean close", w);
+  if (!workload_close(w)) return explain(c, "last close", w);
+  return true;
+}
+
+static bool after_crash(crash_case *c, workload *w) {
+  static const enum sim_crash_mode modes[] = {SIM_RANDOM_SUBSET, SIM_DROP_ALL, SIM_RANDOM_SUBSET, SIM_KEEP_ALL};
+  sim_crash(w->device, modes[(c->subset + c->crash_at) % 4], w->random);
+  if (sim_random(&w->random) % 2 == 0) {
+    sim_die_at(w->device, 1 + sim_random(&w->random) % 40);
+    if (!recover(c, w, "first recovery")) return false;
+    if (w->stopped) {
+      sim_crash(w->device, SIM_RANDOM_SUBSET, w->random);
+      if (!recover(c, w, "recovery after a crash in the first recovery")) return false;
+    }
+    sim_die_at(w->device, 0);
+  } else if (!recover(c, w, "recovery")) {
+    return false;
+  }
+  return finish(c, w);
+}
+
+/* Tries one subset on a copy of the dead device. */
+static bool try_subset(crash_case *c, const workload *dead) {
+  workload w = *dead;
+  w.device = sim_clone(dead->device, c->seed + c->subset);
+  w.model = model_clone(dead->model);
+  w.options.storage = sim_storage(w.device);
+  w.options.message = w.message;
+  w.random = c->seed * 1000003 + c->crash_at * 101 + c->subset;
+  w.stopped = false;
+  bool good = after_crash(c, &w);
+  workload_clear(&w);
+  sim_free(w.device);
+  return good;
+}
+
+static bool work(crash_case *c, workload *w) {
+  if (!workload_open(w)) return explain(c, "first open", w);
+  if (!workload_run(w, c->operations)) return explain(c, "work", w);
+  if (!w->stopped && !workload_verify(w)) return explain(c, "work", w);
+  if (!workload_close(w)) return explain(c, w->stopped ? "close of the dead" : "close", w);
+  return true;
+}
+
+static uint64_t count_calls(crash_case *c) {
+  sim *device = sim_new(c->seed);
+  workload w;
+  workload_init(&w, c->seed, device);
+  bool good = work(c, &w);
+  uint64_t calls = sim_calls(device, SIM_CHANGE);
+  workload_clear(&w);
+  sim_free(device);
+  return good ? calls : 0;
+}
+
+static bool crash_in_call(crash_case *c, unsigned subsets) {
+  sim *device = sim_new(c->seed);
+  workload w;
+  workload_init(&w, c->seed, device);
+  sim_watch(device, note_call, c);
+  sim_die_at(device, c->crash_at);
+  uint64_t only = seed_number("SDB_SUBSET", UINT64_MAX);
+  bool good = work(c, &w);
+  for (c->subset = 0; good && c->subset < subsets; c->subset++) {
+    if (only == UINT64_MAX || only == c->subset) good = try_subset(c, &w);
+    if (!good) break;
+  }
+  workload_clear(&w);
+  sim_free(device);
+  return good;
+}
+
+static void must_hold(bool good, const crash_case *c) {
+  if (good) return;
+  ck_abort_msg("seed %" PRIu64 ", crash in call %" PRIu64 " (%s), subset %u: %s\n  again: SDB_SEED=%" PRIu64
+               " SDB_CRASH_AT=%" PRIu64 " SDB_SUBSET=%u",
+               c->seed, c->crash_at, c->last_call, c->subset, c->why, c->seed, c->crash_at, c->subset);
+}
+
+static void crash_one_seed(uint64_t seed) {
+  crash_case c = {.seed = seed, .operations = (unsigned)seed_number("SDB_OPERATIONS", 20 + seed % 30)};
+  uint64_t calls = count_calls(&c), at = seed_number("SDB_CRASH_AT", 0), random = seed;
+  must_hold(calls > 0, &c);
+  bool every = seed_number("SDB_EVERY_CALL", seed % 10 == 1) != 0;
+  unsigned subsets = (unsigned)seed_number("SDB_SUBSETS", at != 0 ? 8 : every ? 1 : 2);
+  uint64_t cases = at != 0 ? 1 : every || calls < SAMPLE ? calls : SAMPLE;
+  for (uint64_t i = 1; i <= cases; i++) {
+    c.crash_at = at != 0 ? at : cases == calls ? i : 1 + sim_random(&random) % calls;
+    must_hold(crash_in_call(&c, subsets), &c);
+  }
+}
+
+START_TEST(test_crash_anywhere) {
+  uint64_t first, count = seed_range("crash", 100, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) crash_one_seed(seed);
+}
+END_TEST
+
+/* --- The order of writes ------------------------------------------------------------------------------------------------------ */
+
+#define SLOT_B 65536u
+#define FIXED_END 131072u
+#define LOGS 64u
+
+/* What is written and not synced, and the first rule that was broken. */
+typedef struct order {
+  bool pages, slot_a, slot_b;
+  bool log[LOGS], log_header[LOGS];
+  char broken[200];
+} order;
+
+static void break_rule(order *o, const char *rule, const sim_event *event) {
+  if (o->broken[0] != '\0') return;
+  snprintf(o->broken, sizeof o->broken, "%s (%s %s at %" PRIu64 ")", rule, event->call, event->name, event->offset);
+}
+
+static void watch_log(order *o, const sim_event *event, unsigned segment) {
+  if (strcmp(event->call, "sync") == 0) o->log[segment] = o->log_header[segment] = false;
+  if (strcmp(event->call, "write") != 0) return;
+  if (event->offset >= 4096 && o->log_header[segment]) break_rule(o, "a record before its segment's header was synced", event);
+  if (event->offset == 0 && memcmp(event->data, "SDBLOG", 6) == 0) o->log_header[segment] = true;
+  o->log[segment] = true;
+}
+
+static void watch_data(order *o, const sim_event *event) {
+  if (strcmp(event->call, "sync") == 0) o->pages = o->slot_a = o->slot_b = false;
+  if (strcmp(event->call, "write") != 0) return;
+  if (event->offset >= FIXED_END) {
+    o->pages = true;
+    return;
+  }
+  if (o->pages) break_rule(o, "a header slot before the pages it names were synced", event);
+  if (event->offset < SLOT_B ? o->slot_b : o->slot_a) break_rule(o, "one header slot while the other was not synced", event);
+  if (event->offset < SLOT_B) {
+    o->slot_a = true;
+  } else {
+    o->slot_b = true;
+  }
+}
+
+static void watch_order(void *user, const sim_event *event) {
+  order *o = user;
+  unsigned segment;
+  if (strcmp(event->name, WORKLOAD_NAME) == 0) watch_data(o, event);
+  if (sscanf(event->name, WORKLOAD_NAME ".log.%4u", &segment) == 1 && segment < LOGS) watch_log(o, event, segment);
+}
+
+static bool log_synced(const order *o) {
+  for (unsigned i = 0; i < LOGS; i++) {
+    if (o->log[i]) return false;
+  }
+  return true;
+}
+
+START_TEST(test_order_of_writes) {
+  uint64_t first, count = seed_range("order of writes", 20, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    sim *device = sim_new(seed);
+    workload w;
+    order o = {0};
+    workload_init(&w, seed, device);
+    sim_watch(device, watch_order, &o);
+    bool good = workload_open(&w);
+    for (int i = 0; good && i < 100; i++) {
+      good = workload_run(&w, 1);
+      bool acknowledged = model_commits(w.model) > 0 && model_durable(w.model) == model_commits(w.model);
+      ck_assert_msg(!good || !acknowledged || log_synced(&o), "seed %" PRIu64 ": %s was acknowledged, the log not synced", seed,
+                    w.doing);
+    }
+    good = good && workload_close(&w);
+    ck_assert_msg(good, "seed %" PRIu64 ": %s", seed, w.why);
+    ck_assert_msg(o.broken[0] == '\0', "seed %" PRIu64 ": written too early: %s", seed, o.broken);
+    workload_clear(&w);
+    sim_free(device);
+  }
+}
+END_TEST
+
+START_TEST(test_syncs_of_a_commit) {
+  sim *device = sim_new(1);
+  workload w;
+  workload_init(&w, 1, device);
+  w.options.wal_segment_size = 1 << 20;
+  w.options.checkpoint_wal_bytes = 8 << 20;
+  ck_assert_msg(workload_open(&w), "%s", w.why);
+  ck_assert_int_eq(sdb_put(w.db, "a", 1, "b", 1, NULL, NULL), SDB_OK);
+  uint64_t syncs = sim_calls(device, SIM_SYNC);
+  for (int i = 0; i < 50; i++) ck_assert_int_eq(sdb_put(w.db, "a", 1, "b", 1, NULL, NULL), SDB_OK);
+  ck_assert_uint_eq(sim_calls(device, SIM_SYNC) - syncs, 50);
+
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.defer = true;
+  sdb_commit commit;
+  syncs = sim_calls(device, SIM_SYNC);
+  for (int i = 0; i < 50; i++) ck_assert_int_eq(sdb_put(w.db, "a", 1, "b", 1, &options, &commit), SDB_OK);
+  ck_assert_int_eq(sdb_wait(w.db, commit.sequence), SDB_OK);
+  ck_assert_uint_eq(sim_calls(device, SIM_SYNC) - syncs, 1); /* who waits together shares a sync */
+
+  options.defer = false;
+  options.durability = SDB_NONE;
+  syncs = sim_calls(device, SIM_SYNC);
+  for (int i = 0; i < 50; i++) ck_assert_int_eq(sdb_put(w.db, "a", 1, "b", 1, &options, &commit), SDB_OK);
+  ck_assert_uint_eq(sim_calls(device, SIM_SYNC) - syncs, 0);
+  ck_assert_int_eq(sdb_close(w.db), SDB_OK);
+  w.db = NULL;
+  workload_clear(&w);
+  sim_free(device);
+}
+END_TEST
+
+/* Buffered commits reach the device when their interval is over and background work gets its turn. */
+START_TEST(test_buffered_interval) {
+  sim *device = sim_new(1);
+  workload w;
+  workload_init(&w, 1, device);
+  ck_assert_msg(workload_open(&w), "%s", w.why);
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = SDB_BUFFERED;
+  sdb_commit commit;
+  ck_assert_int_eq(sdb_put(w.db, "a", 1, "b", 1, &options, &commit), SDB_OK);
+  sim_advance(device, w.options.buffered_interval_ms);
+  bool more;
+  ck_assert_int_eq(sdb_step(w.db, 10, &more), SDB_OK);
+  sdb_stats stats = {.size = sizeof stats};
+  ck_assert_int_eq(sdb_get_stats(w.db, &stats), SDB_OK);
+  ck_assert_uint_ge(stats.synced_sequence, commit.sequence);
+  workload_clear(&w);
+  sim_free(device);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("crash");
+  TCase *order_case = tcase_create("order");
+  tcase_set_timeout(order_case, 120);
+  tcase_add_test(order_case, test_order_of_writes);
+  tcase_add_test(order_case, test_syncs_of_a_commit);
+  tcase_add_test(order_case, test_buffered_interval);
+  suite_add_tcase(suite, order_case);
+  TCase *crash = tcase_create("crash");
+  tcase_set_timeout(crash, 0); /* SDB_SEEDS decides how long it takes */
+  tcase_add_test(crash, test_crash_anywhere);
+  suite_add_tcase(suite, crash);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

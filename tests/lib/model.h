@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* model.h - what a database should hold, kept as plainly as possible, to compare an open one with.
+ *
+ * The model is the history of commits and the state they lead to:
+ *
+ *     commit   1    2    3    4    5    6 (outcome unknown)
+ *              ............^ durable: these must survive a crash
+ *     state    path -> the last two versions (number, content, id, time)
+ *
+ * After a crash the database must equal the state behind some commit from `durable` on: model_adopt() finds out which one and
+ * continues from there. Contents are generated from a seed, so that the model stores numbers and any byte can be judged.
+ *
+ * A function that compares returns true when all is well; else model_why() says what is wrong, in one sentence.
+ */
+#ifndef SDB_TESTS_MODEL_H
+#define SDB_TESTS_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdb/sdb.h"
+
+typedef struct model model;
+
+/* `keep`: how many versions stay readable, 1 or 2. */
+model *model_new(unsigned keep);
+model *model_clone(const model *m);
+void model_free(model *m);
+const char *model_why(const model *m);
+
+/* Bytes `offset` to `offset + len` of the content with that seed. */
+void model_content(uint64_t seed, uint64_t offset, void *buf, size_t len);
+
+/* --- History ------------------------------------------------------------------------------------------------------------------ */
+
+/* A put or delete that was done, or, with `commit` NULL, one whose outcome is not known. What the engine said in `commit` must
+ * agree with the state. */
+bool model_put(model *m, const void *path, size_t path_len, uint64_t seed, uint32_t size, const sdb_commit *commit);
+bool model_delete(model *m, const void *path, size_t path_len, const sdb_commit *commit);
+
+size_t model_commits(const model *m);
+/* All commits so far must survive a crash; or those up to a sequence number. */
+void model_all_durable(model *m);
+void model_durable_up_to(model *m, uint64_t sequence);
+/* The number of commits that must survive; or that number, said outright. */
+size_t model_durable(const model *m);
+void model_require(model *m, size_t commits);
+/* Forgets all behind the first `commits`. */
+void model_truncate(model *m, size_t commits);
+
+/* --- State -------------------------------------------------------------------------------------------------------------------- */
+
+size_t model_documents(const model *m);
+/* The path of document `index` in byte order. */
+const uint8_t *model_path(const model *m, size_t index, size_t *path_len);
+bool model_has(const model *m, const void *path, size_t path_len);
+/* The number of the current version; 0 when there is no such document. */
+uint32_t model_version(const model *m, const void *path, size_t path_len);
+
+/* --- Comparing ---------------------------------------------------------------------------------------------------------------- */
+
+/* Everything that can be read: paths in order, all readable versions with their contents and descriptions, absent ones, counts. */
+bool model_equals(model *m, sdb *db);
+/* One document (or its absence). */
+bool model_equals_at(model *m, sdb *db, const void *path, size_t path_len);
+/* As model_equals for the state behind one of the commits from model_durable() on; forgets what did not survive, and takes what did
+ * as durable. */
+bool model_adopt(model *m, sdb *db);
+/* sdb_check() finds no problem, and counts what the model counts. */
+bool model_check(model *m, sdb *db);
+
+#endif

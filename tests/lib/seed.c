@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* seed.c - see seed.h. */
+#include "seed.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+uint64_t seed_number(const char *variable, uint64_t otherwise) {
+  const char *text = getenv(variable);
+  if (text == NULL || *text == '\0') return otherwise;
+  char *end;
+  uint64_t number = strtoull(text, &end, 10);
+  return *end == '\0' ? number : otherwise;
+}
+
+uint64_t seed_range(const char *test, uint64_t default_count, uint64_t *first) {
+  uint64_t count = 1;
+  *first = seed_number("SDB_SEED", 0);
+  if (*first == 0) {
+    *first = 1;
+    count = seed_number("SDB_SEEDS", default_count);
+  }
+  printf("%s: seeds %" PRIu64 " to %" PRIu64 "\n", test, *first, *first + count - 1);
+  fflush(stdout);
+  return count;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* seed.h - which seeds a random test runs with.
+ *
+ *   SDB_SEED=n    only seed n: to repeat what a failure printed
+ *   SDB_SEEDS=n   seeds 1 to n instead of the test's own number
+ *
+ *     uint64_t first, count = seed_range("crash", 100, &first);
+ *     for (uint64_t seed = first; seed < first + count; seed++) ...
+ */
+#ifndef SDB_TESTS_SEED_H
+#define SDB_TESTS_SEED_H
+
+#include <stdint.h>
+
+/* Prints the range, with the test's name, and returns how many. */
+uint64_t seed_range(const char *test, uint64_t default_count, uint64_t *first);
+
+/* An environment variable as a number; `otherwise` when it is not set or is none. */
+uint64_t seed_number(const char *variable, uint64_t otherwise);
+
+#endif

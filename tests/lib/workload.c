@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* workload.c - see workload.h. */
+#include "workload.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFERRED_MAX 5u
+
+static uint64_t below(workload *w, uint64_t n) { return sim_random(&w->random) % n; }
+static bool dead(const workload *w) { return w->device != NULL && sim_dead(w->device); }
+
+__attribute__((format(printf, 2, 3))) static bool fail(workload *w, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(w->why, sizeof w->why, format, args);
+  va_end(args);
+  return false;
+}
+
+static bool fail_call(workload *w, const char *call, int code) {
+  char message[256] = "";
+  if (w->db != NULL) sdb_message(w->db, message, sizeof message);
+  return fail(w, "%s: code %d (%s) [%s]", call, code, sdb_strerror(code), w->db != NULL ? message : w->message);
+}
+
+static bool fail_model(workload *w) { return fail(w, "%s: %s", w->doing, model_why(w->model)); }
+
+/* A failing call: the death of the device explains it. */
+static bool stop_or_fail(workload *w, const char *call, int code) {
+  if (!dead(w)) return fail_call(w, call, code);
+  w->stopped = true;
+  return true;
+}
+
+size_t workload_path(uint64_t index, uint8_t *path) {
+  static const char odd[] = {'/', '\0', '\xFF', '\x80', '/', '\n', '\0'};
+  if (index == 1) {
+    path[0] = 'x';
+    return 1;
+  }
+  if (index == 2 || index == 3) { /* the longest; the two differ in their last byte only */
+    memset(path, 'y', SDB_MAX_PATH);
+    path[SDB_MAX_PATH - 1] = (uint8_t)('0' + index);
+    return SDB_MAX_PATH;
+  }
+  if (index == 4 || index == 5) {
+    memcpy(path, odd, sizeof odd);
+    return index == 4 ? sizeof odd : 2;
+  }
+  if (index % 3 == 0) return (size_t)sprintf((char *)path, "/messages/sent/%016" PRIx64, index * 0x9E3779B97F4A7C15u);
+  return (size_t)sprintf((char *)path, "/p/%" PRIu64, index);
+}
+
+void workload_init(workload *w, uint64_t seed, sim *device) {
+  *w = (workload){.device = device, .random = seed * 0x2545F4914F6CDD1Du + 1, .doing = "open"};
+  sdb_options_init(&w->options);
+  w->options.storage = device != NULL ? sim_storage(device) : NULL;
+  w->options.create = true;
+  w->options.threads = false;
+  w->options.use_mmap = false;
+  w->options.page_size = 4096u << (below(w, 8) == 0 ? below(w, 5) : below(w, 2));
+  w->options.page_cache_size = 64;
+  w->options.wal_segment_size = 65536;
+  w->options.checkpoint_wal_bytes = 131072;
+  w->options.change_log_bytes = 65536 * below(w, 3);
+  w->options.versions_to_keep = below(w, 4) == 0 ? 1 : 2;
+  w->options.message = w->message;
+  w->options.message_size = sizeof w->message;
+  w->paths = (unsigned)(3 + below(w, 28));
+  w->large_limit = 200000;
+  w->model = model_new(w->options.versions_to_keep);
+}
+
+void workload_clear(workload *w) {
+  if (w->db != NULL) sdb_close(w->db);
+  w->db = NULL;
+  model_free(w->model);
+  w->model = NULL;
+}
+
+/* Around every border a content can meet: none, a page's half, a page, a chunk. */
+static uint32_t random_size(workload *w) {
+  uint32_t page = w->options.page_size, size;
+  switch (below(w, 20)) {
+    case 0: size = 0; break;
+    case 1: size = page / 2 - 200 + (uint32_t)below(w, 400); break;
+    case 2: size = page - 200 + (uint32_t)below(w, 400); break;
+    case 3: size = SDB_CHUNK - 2 + (uint32_t)below(w, 5); break;
+    case 4: size = (uint32_t)below(w, 200000); break;
+    case 5:
+    case 6: size = page / 2 + (uint32_t)below(w, 4 * page); break;
+    case 7:
+    case 8:
+    case 9: size = (uint32_t)below(w, page / 2); break;
+    default: size = (uint32_t)below(w, 300); break;
+  }
+  return size > w->large_limit ? w->large_limit : size;
+}
+
+static sdb_durability random_durability(workload *w) {
+  static const sdb_durability choices[] = {SDB_DURABLE, SDB_DURABLE, SDB_DEFAULT, SDB_BUFFERED, SDB_NONE, SDB_NONE};
+  return choices[below(w, sizeof choices / sizeof *choices)];
+}
+
+/* What the engine says is durable must be; also what a durable commit came after. */
+static bool note_durable(workload *w, const sdb_put_options *options, const sdb_commit *commit) {
+  bool asked = options->durability == SDB_DURABLE || options->durability == SDB_DEFAULT;
+  if (asked && commit->reached != SDB_DURABLE) return fail(w, "%s: not as durable as was asked for", w->doing);
+  if (commit->reached == SDB_DURABLE) model_all_durable(w->model);
+  return true;
+}
+
+static bool note_synced(workload *w) {
+  sdb_stats stats = {.size = sizeof stats};
+  int code = sdb_get_stats(w->db, &stats);
+  if (code != SDB_OK) return stop_or_fail(w, "stats", code);
+  model_durable_up_to(w->model, stats.synced_sequence);
+  return true;
+}
+
+/* --- Operations --------------------------------------------------------------------------------------------------------------- */
+
+static int write_through_writer(workload *w, const uint8_t *path, size_t path_len, const uint8_t *data, uint32_t size,
+                                const sdb_put_options *options, bool commits, sdb_commit *commit) {
+  sdb_writer *writer;
+  int code = sdb_writer_open(w->db, path, path_len, below(w, 2) == 0 ? size : SDB_UNKNOWN_SIZE, options, &writer);
+  if (code != SDB_OK) return code;
+  for (uint32_t done = 0; done < size && code == SDB_OK;) {
+    uint32_t piece = 1 + (uint32_t)below(w, 90000);
+    if (piece > size - done) piece = size - done;
+    code = sdb_writer_write(writer, data + done, piece);
+    done += piece;
+  }
+  if (commits && code == SDB_OK) return sdb_writer_commit(writer, commit);
+  sdb_writer_abort(writer);
+  return code;
+}
+
+static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) {
+  uint64_t seed = sim_random(&w->random);
+  uint32_t size = random_size(w), version = model_version(w->model, path, path_len);
+  uint8_t *data = malloc(size + 1u);
+  if (data == NULL) return fail(w, "out of memory");
+  model_content(seed, 0, data, size);
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  if (below(w, 4) == 0) options.expect = version; /* 0 is SDB_ABSENT */
+  bool conflict = below(w, 12) == 0;
+  if (conflict) options.expect = version + 1;
+  sdb_commit commit;
+  int code = stream ? write_through_writer(w, path, path_len, data, size, &options, true, &commit)
+                    : sdb_put(w->db, path, path_len, data, size, &options, &commit);
+  free(data);
+  if (conflict && (code == SDB_CONFLICT || dead(w))) return code == SDB_CONFLICT || stop_or_fail(w, "put", code);
+  if (conflict) return fail(w, "put with a condition that does not hold: code %d", code);
+  if (code != SDB_OK) {
+    if (dead(w)) model_put(w->model, path, path_len, seed, size, NULL);
+    return stop_or_fail(w, stream ? "writer" : "put", code);
+  }
+  if (!model_put(w->model, path, path_len, seed, size, &commit)) return fail_model(w);
+  return note_durable(w, &options, &commit);
+}
+
+static bool abort_writer(workload *w, const uint8_t *path, size_t path_len) {
+  uint32_t size = random_size(w);
+  uint8_t *data = calloc(1, size + 1u);
+  if (data == NULL) return fail(w, "out of memory");
+  int code = write_through_writer(w, path, path_len, data, size, NULL, false, NULL);
+  free(data);
+  return code == SDB_OK || stop_or_fail(w, "writer", code);
+}
+
+static bool erase(workload *w, const uint8_t *path, size_t path_len) {
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  sdb_commit commit;
+  bool there = model_has(w->model, path, path_len);
+  int code = sdb_delete(w->db, path, path_len, &options, &commit);
+  if (!there && code == SDB_NOT_FOUND) return true;
+  if (!there) return code != SDB_OK ? stop_or_fail(w, "delete", code) : fail(w, "delete of an absent document succeeded");
+  if (code != SDB_OK) {
+    if (dead(w)) model_delete(w->model, path, path_len, NULL);
+    return stop_or_fail(w, "delete", code);
+  }
+  if (!model_delete(w->model, path, path_len, &commit)) return fail_model(w);
+  return note_durable(w, &options, &commit);
+}
+
+/* Several puts that nobody sees until they are waited for together. */
+static bool put_deferred(workload *w) {
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = SDB_DURABLE;
+  options.defer = true;
+  uint64_t sequence = 0;
+  for (uint64_t i = 0, n = 1 + below(w, DEFERRED_MAX); i < n; i++) {
+    uint8_t path[SDB_MAX_PATH], data[300];
+    size_t path_len = workload_path(1 + below(w, w->paths), path);
+    uint64_t seed = sim_random(&w->random);
+    uint32_t size = (uint32_t)below(w, sizeof data);
+    model_content(seed, 0, data, size);
+    sdb_commit commit;
+    int code = sdb_put(w->db, path, path_len, data, size, &options, &commit);
+    if (code != SDB_OK) {
+      if (dead(w)) model_put(w->model, path, path_len, seed, size, NULL);
+      return stop_or_fail(w, "deferred put", code);
+    }
+    if (!model_put(w->model, path, path_len, seed, size, &commit)) return fail_model(w);
+    sequence = commit.sequence;
+  }
+  int code = sdb_wait(w->db, sequence);
+  if (code != SDB_OK) return stop_or_fail(w, "wait", code);
+  model_all_durable(w->model);
+  return true;
+}
+
+static bool make_durable(workload *w, const char *call, int code) {
+  if (code != SDB_OK) return stop_or_fail(w, call, code);
+  model_all_durable(w->model);
+  return true;
+}
+
+static bool step(workload *w) {
+  bool more;
+  if (w->device != NULL) sim_advance(w->device, below(w, 3) * 700);
+  for (uint64_t n = 1 + below(w, 4); n > 0; n--) {
+    int code = sdb_step(w->db, (unsigned)(1 + below(w, 40)), &more);
+    if (code != SDB_OK) return stop_or_fail(w, "step", code);
+    if (!more) break;
+  }
+  return true;
+}
+
+static bool reopen(workload *w) {
+  int code = sdb_close(w->db);
+  w->db = NULL;
+  if (code != SDB_OK) return stop_or_fail(w, "close", code);
+  model_all_durable(w->model);
+  return workload_open(w);
+}
+
+static bool look(workload *w, const uint8_t *path, size_t path_len) {
+  if (model_equals_at(w->model, w->db, path, path_len)) return true;
+  if (!dead(w)) return fail_model(w);
+  w->stopped = true;
+  return true;
+}
+
+static bool operate(workload *w) {
+  static const char *const names[] = {"put",   "writer",     "abort", "delete", "recreate", "deferred",
+                                      "flush", "checkpoint", "step",  "reopen", "look"};
+  static const unsigned weights[] = {44, 8, 2, 9, 3, 6, 4, 4, 9, 3, 8};
+  uint8_t path[SDB_MAX_PATH];
+  size_t path_len = workload_path(1 + below(w, w->paths), path);
+  uint64_t dice = below(w, 100);
+  unsigned what = 0;
+  for (; dice >= weights[what]; what++) dice -= weights[what];
+  w->doing = names[what];
+  switch (what) {
+    case 0: return put(w, path, path_len, false);
+    case 1: return put(w, path, path_len, true);
+    case 2: return abort_writer(w, path, path_len);
+    case 3: return erase(w, path, path_len);
+    case 4: return erase(w, path, path_len) && (w->stopped || put(w, path, path_len, false));
+    case 5: return put_deferred(w);
+    case 6: return make_durable(w, "flush", sdb_flush(w->db));
+    case 7: return make_durable(w, "checkpoint", sdb_checkpoint(w->db));
+    case 8: return step(w);
+    case 9: return reopen(w);
+    default: return look(w, path, path_len);
+  }
+}
+
+/* --- The whole ---------------------------------------------------------------------------------------------------------------- */
+
+bool workload_open(workload *w) {
+  int code = sdb_open(WORKLOAD_NAME, &w->options, &w->db);
+  if (code == SDB_OK) return true;
+  w->db = NULL;
+  return stop_or_fail(w, "open", code);
+}
+
+bool workload_run(workload *w, unsigned operations) {
+  for (unsigned i = 0; i < operations && !w->stopped; i++) {
+    if (!operate(w)) return false;
+    if (!w->stopped && !note_synced(w)) return false;
+  }
+  return true;
+}
+
+bool workload_verify(workload *w) {
+  w->doing = "verify";
+  return (model_equals(w->model, w->db) && model_check(w->model, w->db)) || fail_model(w);
+}
+
+bool workload_recover(workload *w) {
+  w->stopped = false;
+  w->doing = "recover";
+  if (!workload_open(w) || w->stopped) return w->stopped;
+  if (model_adopt(w->model, w->db) && model_check(w->model, w->db)) return true;
+  if (!dead(w)) return fail_model(w);
+  w->stopped = true;
+  return true;
+}
+
+bool workload_close(workload *w) {
+  int code = w->db == NULL ? SDB_OK : sdb_close(w->db);
+  bool died = dead(w);
+  w->db = NULL;
+  if (code != SDB_OK && !died) return fail(w, "close: code %d (%s)", code, sdb_strerror(code));
+  if (code == SDB_OK && !died && !w->stopped) model_all_durable(w->model);
+  if (w->device == NULL) return true;
+  if (sim_open_files(w->device) != 0) return fail(w, "close left %zu files open", sim_open_files(w->device));
+  if (sim_allocations(w->device) == 0) return true;
+  sim_print_leaks(w->device);
+  return fail(w, "close left %" PRIu64 " allocations", sim_allocations(w->device));
+}

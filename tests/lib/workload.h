@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* workload.h - random work on a database beside its model, from a seed.
+ *
+ *     workload w;
+ *     workload_init(&w, seed, device);            decides options, paths and sizes
+ *     workload_open(&w) && workload_run(&w, 40) && workload_verify(&w) && workload_close(&w)
+ *
+ * A function returns false when something is wrong that no fault explains; w.why says what. When the device died in a call, `stopped`
+ * is set and true is returned: what that call would have done is in the model as a commit of unknown outcome.
+ */
+#ifndef SDB_TESTS_WORKLOAD_H
+#define SDB_TESTS_WORKLOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model.h"
+#include "sdb/sdb.h"
+#include "sdb/storage.h"
+#include "simulated.h"
+
+#define WORKLOAD_NAME "things.sdb"
+
+typedef struct workload {
+  sim *device; /* NULL: another storage, which does not die; see options.storage */
+  sdb *db;     /* NULL: not open */
+  model *model;
+  sdb_options options;
+  uint64_t random;
+  unsigned paths;       /* size of the universe of paths */
+  uint32_t large_limit; /* no content is longer */
+  bool stopped;         /* the device died */
+  const char *doing;    /* the last operation */
+  char message[256];    /* of the engine's last sdb_open */
+  char why[1400];
+} workload;
+
+void workload_init(workload *w, uint64_t seed, sim *device);
+/* Closes without looking at the result, and frees the model. The device is the caller's. */
+void workload_clear(workload *w);
+
+bool workload_open(workload *w);
+/* Stops early when the device dies. */
+bool workload_run(workload *w, unsigned operations);
+/* The database equals the model and check finds nothing. */
+bool workload_verify(workload *w);
+/* After a crash: opens, finds the state that survived, verifies. The device may die again: then `stopped` is set. */
+bool workload_recover(workload *w);
+/* Closes; afterwards no file is open and no memory held. */
+bool workload_close(workload *w);
+
+/* Path `index` of the universe, into `path` (SDB_MAX_PATH bytes); returns its length. */
+size_t workload_path(uint64_t index, uint8_t *path);
+
+#endif

@@ -72,7 +72,7 @@ static int create_first(sdb *db, pager *p) {
   pager_lock(p);
   int rc = tree_create(p, &r.path_tree);
   if (rc == SDB_OK) rc = table_create(p, &r.table);
-  if (rc == SDB_OK) pager_publish(p, pager_checkpoint_begin(p, &r));
+  if (rc == SDB_OK) pager_publish(p, pager_checkpoint_begin(p, &r, true));
   pager_unlock(p);
   if (rc != SDB_OK) return rc;
   while (rc == SDB_OK && !done) rc = pager_checkpoint_step(p, 256, &done);

@@ -110,7 +110,7 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
 
 /* --- Beginning and pages ------------------------------------------------------------------------------------------------------ */
 
-uint64_t pager_checkpoint_begin(pager *p, const roots *r) {
+uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
   struct checkpoint *cp = &p->cp;
   assert(!cp->active && p->delta_count == 0);
   frames_reclaim(p);
@@ -127,6 +127,7 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r) {
   cp->head.checkpoint = cp->number;
   cp->head.logical_limit = p->logical_limit;
   cp->head.roots = *r;
+  cp->trim = trim || p->available > p->pages_total / 2;
   cp->active = true;
   return cp->version;
 }
@@ -280,6 +281,7 @@ static int step_chunks(pager *p, unsigned budget, bool bitmaps) {
   cp->group = cp->chunk = 0;
   if (!bitmaps) { /* from here on the counts must fit together */
     pager_lock(p);
+    if (cp->trim) space_shrink(p);
     cp->head.pages_total = p->pages_total;
     cp->head.pages_free = p->unused;
     pager_unlock(p);
@@ -391,6 +393,8 @@ static void checkpoint_apply(pager *p) {
   }
   p->head = cp->head;
   p->checkpoint_version = cp->version;
+  if (cp->trim && p->head.pages_total == p->pages_total) /* a file that could not be cut is only longer than it need be */
+    (void)p->e->storage->set_size(p->file, p->pages_total << p->g.page_bits);
 }
 
 static void checkpoint_forget(pager *p) {

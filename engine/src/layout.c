@@ -18,6 +18,7 @@ bool geometry_init(geometry *g, uint32_t page_size) {
   g->group_pages = 1u << g->group_shift;
   g->map_chunks = g->group_pages / (page_size / 8);
   g->chunk_words = page_size / 8;
+  g->chunk_shift = bits - 3;
   g->chunk_bits = page_size * 8;
   g->bitmaps = g->group_pages > g->chunk_bits ? g->group_pages / g->chunk_bits : 1;
   g->root_pages = ROOT_DIR_BYTES / page_size;

@@ -30,6 +30,7 @@ typedef struct geometry {
   unsigned group_shift; /* log2 G */
   uint32_t map_chunks;  /* M */
   uint32_t chunk_words; /* map words in a chunk */
+  unsigned chunk_shift; /* log2 of them */
   uint32_t bitmaps;     /* B */
   uint32_t chunk_bits;  /* pages that a bitmap chunk covers */
   uint32_t root_pages;  /* R */

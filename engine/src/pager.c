@@ -256,7 +256,7 @@ void frames_reclaim(pager *p) {
       ring_remove(p, f);
       mutex_unlock(&p->ring_lock);
     }
-    if (f->place) space_release(p, (run){f->place, 1}, f->newer->version);
+    if (f->place) space_release_page(p, f->place, f->newer->version);
     frame_retire(p, f);
   }
 }
@@ -271,8 +271,21 @@ static int verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t plac
                   place);
 }
 
+/* The bytes at a place, when group, mapping and checksum have been seen to before; else NULL. The way of nearly every read. */
+static inline const uint8_t *mapped_at(const pager *p, uint32_t place) {
+  const struct group *g = atomic_load_explicit(&p->groups[place >> p->g.group_shift], memory_order_acquire);
+  if (!g) return NULL;
+  const uint8_t *base = atomic_load_explicit(&g->window, memory_order_acquire);
+  const _Atomic uint8_t *bits = atomic_load_explicit(&g->verified, memory_order_acquire);
+  uint32_t i = place & (p->g.group_pages - 1);
+  if (!base || !bits || !(atomic_load_explicit(&bits[i >> 3], memory_order_relaxed) >> (i & 7) & 1)) return NULL;
+  return base + page_offset(&p->g, i);
+}
+
 /* The bytes at a place, in the mapping; verified at first touch. */
 static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, const uint8_t **page) {
+  *page = mapped_at(p, place);
+  if (*page) return SDB_OK;
   const uint8_t *bytes = space_window(p, place, 0);
   if (!bytes) return env_fail(p->e, SDB_IO, "cannot map the data file");
   if (!space_is_verified(p, place)) {

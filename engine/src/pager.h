@@ -112,14 +112,17 @@ int pager_spill(pager *p, unsigned budget, bool *more);
 /* True when changed pages fill half of the cache, and so much of it that commits have to help. Under the lock. */
 bool pager_half_dirty(const pager *p);
 bool pager_crowded(const pager *p);
+/* True when a checkpoint should free space soon: there are hardly more free pages than it needs itself. Under the lock. */
+bool pager_starved(const pager *p);
 
 /* A checkpoint, in steps; one at a time.
  *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its version,
- *           which the caller must publish (once the log is synced) before the first step.
+ *           which the caller must publish (once the log is synced) before the first step. `trim`: the file is cut behind its
+ *           last used page; else only when half of it is free.
  *   step    without the lock: writes at most `budget` units; *done after the last page, chunk and directory is written and synced.
  *   commit  without the lock: writes slot A, syncs, slot B, syncs.
  *   end     under the lock: the new state counts (ok) or is forgotten; freed space becomes usable. */
-uint64_t pager_checkpoint_begin(pager *p, const roots *r);
+uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim);
 int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
 int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean);
 void pager_checkpoint_end(pager *p, bool ok);

@@ -150,7 +150,7 @@ struct pager {
 
   /* checkpoint */
   struct checkpoint {
-    bool active;
+    bool active, trim;
     uint64_t version; /* C */
     uint64_t number;
     roots r;
@@ -189,8 +189,10 @@ int space_alloc(pager *p, uint32_t want, uint32_t least, run *r); /* reserves; g
 void space_unreserve(pager *p, run r);
 void space_mark(pager *p, run r, bool used); /* in the state of the checkpoint */
 void space_release(pager *p, run r, uint64_t version);
+void space_release_page(pager *p, uint32_t place, uint64_t version); /* no view needs it any more */
 void space_reclaim(pager *p); /* limbo -> cooling -> available */
 void space_fold(pager *p);    /* applies the deltas when no checkpoint runs */
+void space_shrink(pager *p);
 int space_ensure_group(pager *p, uint32_t group);
 void space_forget_verified(pager *p, run r);
 void space_set_verified(pager *p, uint32_t physical);

@@ -5,7 +5,7 @@
  *   2 apply   the same records again, through the same code as commits, without clock, options or chance (I5)
  *   3 seal    a fresh log segment with a fresh salt and a whole checkpoint, before the first write is accepted (I7)
  *
- * After a clean close there is nothing behind the position, and none of this happens. Opened for reading, step 3 is left out: the
+ * After a clean close there is nothing behind the position, the log is not even looked at, and none of this happens. Opened for reading, step 3 is left out: the
  * applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the database read-only.
  */
 #include "db.h"
@@ -140,9 +140,12 @@ int recover(sdb *db) {
   log_scan_result result;
   db->last_sequence = h.roots.sequence;
   db->checkpoint_tail = h.log_position;
+  atomic_store(&db->visible_sequence, db->last_sequence);
+  atomic_store(&db->synced_sequence, db->last_sequence);
+  if (h.clean) return SDB_OK; /* the mark is taken off, synced, before the first record is written (commit_ready) */
   int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
-  if (!result.covered && !h.clean)
+  if (!result.covered)
     return env_fail(&db->e, SDB_MISMATCH, "the log is missing: %s was not closed cleanly and its *.log.* files are not beside it; put them back or run repair", db->name);
   if (result.records) {
     bool damaged = result.damaged;
@@ -162,6 +165,5 @@ int recover(sdb *db) {
   pager_unlock(db->pager);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
-  if (db->read_only || (h.clean && result.records == 0)) return SDB_OK;
-  return seal(db);
+  return db->read_only ? SDB_OK : seal(db);
 }

@@ -13,6 +13,8 @@
 #include "codec.h"
 #include "pager_state.h"
 
+enum { DELETE_RESERVE = 64 }; /* pages */
+
 /* --- Groups and chunks on first use ------------------------------------------------------------------------------------------- */
 
 static int read_checked(pager *p, uint64_t offset, dir_entry entry, uint8_t *buf, const char *what, uint32_t index) {
@@ -120,10 +122,10 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
 int map_get(pager *p, uint32_t number, struct map_chunk **chunk, uint32_t *slot) {
   struct group *g;
   uint32_t group = number >> p->g.group_shift, inside = number & (p->g.group_pages - 1);
-  uint32_t index = inside / p->g.chunk_words;
+  uint32_t index = inside >> p->g.chunk_shift;
   int rc = group_get(p, group, &g);
   if (rc != SDB_OK) return rc;
-  *slot = inside % p->g.chunk_words;
+  *slot = inside & (p->g.chunk_words - 1);
   *chunk = atomic_load_explicit(&g->maps[index], memory_order_acquire);
   if (*chunk) return SDB_OK;
   mutex_lock(&p->load_lock);
@@ -254,6 +256,23 @@ static int space_grow(pager *p, uint32_t need) {
   return SDB_OK;
 }
 
+/* Forgets the free pages at the end of the file; all of them were free in both slots, because what is freed stays busy until then.
+ * The file itself is cut when a checkpoint that says so is complete. */
+void space_shrink(pager *p) {
+  uint64_t total = p->pages_total;
+  while (total > group_body(&p->g, 0)) {
+    struct bitmap *b;
+    uint32_t bit;
+    if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK || bit_get(b->busy, bit)) break;
+    b->available--;
+    p->available--;
+    p->unused--;
+    total--;
+  }
+  p->pages_total = total;
+  if (p->single_hint >= total) p->single_hint = 0;
+}
+
 /* Chunks that are not loaded tell their free pages through the directory, so a search over a large, full file stays small. */
 static bool chunk_hopeless(pager *p, uint32_t n, uint32_t least) {
   struct group *g = atomic_load(&p->groups[n / p->g.bitmaps]);
@@ -373,6 +392,18 @@ void space_release(pager *p, run r, uint64_t version) {
   if (r.count) queue_push(p, &p->limbo, (struct limbo_run){r, version});
 }
 
+/* A page written ahead of a checkpoint and superseded before one named it (`used` says so, being the state of both slots while no
+ * checkpoint runs) need not wait for the next. */
+void space_release_page(pager *p, uint32_t place, uint64_t version) {
+  struct bitmap *b;
+  uint32_t bit;
+  bool named = p->cp.active || bitmap_get(p, place, &b, &bit) != SDB_OK || bit_get(b->used, bit);
+  if (named) space_release(p, (run){place, 1}, version);
+  else queue_push(p, &p->cooling, (struct limbo_run){{place, 1}, epoch_advance(p)});
+}
+
+bool pager_starved(const pager *p) { return p->available < p->dirty_count + DELETE_RESERVE; }
+
 void space_reclaim(pager *p) {
   uint64_t bound = pins_oldest(p);
   if (p->checkpoint_version < bound) bound = p->checkpoint_version;
@@ -417,9 +448,9 @@ int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
     return env_fail(p->e, SDB_NO_MEMORY, "out of memory for the list of changes");
   p->deltas = deltas;
   if (freeing) return SDB_OK;
-  /* A checkpoint rewrites at most all dirty pages, and there are never more of them than pages or than the cache holds. */
-  uint64_t budget = p->logical_limit + 16 < p->config.cache_pages ? p->logical_limit + 16 : p->config.cache_pages;
-  uint64_t need = budget + pages + 16;
+  /* The next checkpoint must find a place for every dirty page, and deletes must be able to make some more of them. */
+  uint64_t room = p->logical_limit < p->config.cache_pages ? p->logical_limit : p->config.cache_pages;
+  uint64_t need = p->dirty_count + pages + DELETE_RESERVE + room / 16;
   if (p->available >= need) return SDB_OK;
   space_reclaim(p);
   if (p->available >= need) return SDB_OK;

@@ -24,11 +24,6 @@ struct fence {
   uint8_t key[TREE_MAX_KEY];
 };
 
-static int compare(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) {
-  int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
-  return order ? order : (a_len > b_len) - (a_len < b_len);
-}
-
 /* A page that something points at exists; if not, this is damage. */
 static int absent_is_corrupt(int rc) { return rc == SDB_NOT_FOUND ? SDB_CORRUPT : rc; }
 
@@ -133,7 +128,7 @@ static void cut_and_put(uint8_t *left, uint8_t *right, uint32_t size, const stru
                         uint64_t value) {
   tp_cut(left, right, size, plan, (uint32_t)value);
   if (plan->new_lifted) return;
-  int rc = put_in_page(compare(key, len, plan->key, plan->len) < 0 ? left : right, size, key, len, value);
+  int rc = put_in_page(key_compare(key, len, plan->key, plan->len) < 0 ? left : right, size, key, len, value);
   assert(rc == SDB_OK);
   (void)rc;
 }
@@ -328,7 +323,7 @@ void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, u
   cursor->leaf = NULL;
   cursor->next_offset = 0;
   cursor->key_len = len < TREE_MAX_KEY ? len : TREE_MAX_KEY;
-  cursor->after = after;
+  cursor->after = after || len > TREE_MAX_KEY; /* what begins like the key and is shorter is before it */
   if (cursor->key_len > 0) memcpy(cursor->key, key, cursor->key_len);
 }
 
@@ -408,8 +403,8 @@ static int check_next(struct check *check, uint32_t number, struct tp_iter *iter
     broken(check, SDB_CORRUPT, number, "has an entry that breaks a rule");
     return SDB_CORRUPT;
   }
-  int order = low.len > 0 ? compare(iter->key, iter->len, low.key, low.len) : 1;
-  bool beyond = high.len > 0 && compare(iter->key, iter->len, high.key, high.len) >= 0;
+  int order = low.len > 0 ? key_compare(iter->key, iter->len, low.key, low.len) : 1;
+  bool beyond = high.len > 0 && key_compare(iter->key, iter->len, high.key, high.len) >= 0;
   if (order > 0 && !beyond) return SDB_OK;
   if (order == 0 && !beyond && iter->tp->level == 0) return SDB_OK;
   broken(check, SDB_CORRUPT, number, "has a key outside the bounds that the page above sets");

@@ -107,11 +107,6 @@ static inline uint32_t match(const uint8_t *a, const uint8_t *b, uint32_t len) {
   return i;
 }
 
-static inline int key_compare(const uint8_t *a, uint32_t a_len, const uint8_t *b, uint32_t b_len) {
-  int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
-  return order ? order : (a_len > b_len) - (a_len < b_len);
-}
-
 /* The four bytes from `skip` on as a number that orders as they do; zeros where there are none. */
 static inline uint32_t key_head(const uint8_t *key, uint32_t len, uint32_t skip) {
   uint32_t head = 0;

@@ -147,7 +147,7 @@ int tp_above(const struct tp *tp, const struct tp_place *place, uint8_t *key, si
   /* What it shares with the entry before, the key shares as well: that entry is the key, or nearer to it, or in another group. */
   if (!tp_parse(tp->page, at, tp->end, &entry) || entry.shared > *len) return SDB_CORRUPT;
   const uint8_t *suffix = tp->page + entry.suffix;
-  if (key_compare(suffix, entry.suffix_len, key + entry.shared, (uint32_t)*len - entry.shared) <= 0) return SDB_CORRUPT;
+  if (key_compare(suffix, entry.suffix_len, key + entry.shared, *len - entry.shared) <= 0) return SDB_CORRUPT;
   if (entry.shared + entry.suffix_len > TREE_MAX_KEY || checked_value(tp, &entry, value)) return SDB_CORRUPT;
   memcpy(key + entry.shared, suffix, entry.suffix_len);
   *len = entry.shared + entry.suffix_len;
@@ -161,7 +161,7 @@ int tp_step(const struct tp *tp, uint32_t *at, uint8_t *key, size_t *len, uint64
   if (*at > tp->end || !tp_parse(tp->page, *at, tp->end, &entry) || entry.shared > *len) return SDB_CORRUPT;
   const uint8_t *suffix = tp->page + entry.suffix;
   if (entry.shared == 0) {
-    if (key_compare(key, (uint32_t)*len, suffix, entry.suffix_len) >= 0) return SDB_CORRUPT;
+    if (key_compare(key, *len, suffix, entry.suffix_len) >= 0) return SDB_CORRUPT;
   } else if (entry.shared < *len && key[entry.shared] >= suffix[0]) {
     return SDB_CORRUPT;
   }
@@ -228,7 +228,6 @@ int tp_iter_next(struct tp_iter *iter) {
   iter->len = entry.shared + entry.suffix_len;
   iter->shared = entry.shared;
   iter->at = iter->next;
-  iter->suffix = entry.suffix;
   iter->next = entry.next;
   iter->seen++;
   return SDB_OK;

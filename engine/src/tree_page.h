@@ -57,7 +57,6 @@ struct tp_iter {
   const struct tp *tp;
   uint32_t group;
   uint32_t at;     /* the entry */
-  uint32_t suffix; /* where its suffix begins */
   uint32_t next;   /* where the entry behind it begins */
   uint32_t group_end;
   uint32_t shared; /* as stored: 0 for a restart */
@@ -79,6 +78,11 @@ struct tp_split {
   uint32_t len;
   uint8_t key[TREE_MAX_KEY]; /* the separator: above all that stays, not above anything that goes */
 };
+
+static inline int key_compare(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) {
+  int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+  return order ? order : (a_len > b_len) - (a_len < b_len);
+}
 
 /* Makes an empty page of it. */
 void tp_format(uint8_t *page, uint32_t level, uint32_t leftmost);

@@ -34,7 +34,7 @@ static int collect_all(sdb *db) {
   }
 }
 
-static int checkpoint_begin(sdb *db) {
+static int checkpoint_begin(sdb *db, bool trim) {
   uint64_t durable, version = 0, sequence = 0;
   unsigned slot;
   int rc = collect_all(db);
@@ -48,7 +48,7 @@ static int checkpoint_begin(sdb *db) {
     db->unsynced_since_us = 0;
     db->checkpoint_position = log_tail(db->log, &db->checkpoint_chain);
     sequence = db->last_sequence;
-    version = pager_checkpoint_begin(db->pager, &db->roots);
+    version = pager_checkpoint_begin(db->pager, &db->roots, trim);
   }
   writer_leave(db, slot);
   if (rc == SDB_OK) {
@@ -173,7 +173,8 @@ static int clean_step(sdb *db, unsigned budget) {
 /* --- Steps -------------------------------------------------------------------------------------------------------------------------- */
 
 static bool checkpoint_due(sdb *db) {
-  return log_started(db->log) && log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes;
+  if (!log_started(db->log) || log_tail(db->log, NULL) == db->checkpoint_tail) return false;
+  return log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager);
 }
 
 struct pressure work_pressure(sdb *db) {
@@ -182,7 +183,7 @@ struct pressure work_pressure(sdb *db) {
   uint64_t log_bytes_open = log_tail(db->log, NULL) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
   p.work = p.help || log_bytes_open >= db->options.checkpoint_wal_bytes || pager_half_dirty(db->pager) ||
-           log_wants_segment(db->log);
+           pager_starved(db->pager) || log_wants_segment(db->log);
   return p;
 }
 
@@ -209,7 +210,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   }
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, spare_segments(db));
-  else if (rc == SDB_OK && due) rc = checkpoint_begin(db);
+  else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
   *more |= spilling || db->checkpointing || db->cleaning;
   return rc;
@@ -233,7 +234,7 @@ int work_checkpoint(sdb *db, bool clean) {
     rc = clean_step(db, 64);
     if (rc == SDB_OK) rc = pager_spill(db->pager, STEP_PAGES, &spilling);
   }
-  if (rc == SDB_OK) rc = checkpoint_begin(db);
+  if (rc == SDB_OK) rc = checkpoint_begin(db, true);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, SPARE_SEGMENTS);
   mutex_unlock(&db->work);
   return rc;

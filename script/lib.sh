@@ -68,7 +68,7 @@ build() {
   shift
   log=$(mktemp)
   if ! { cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"}; } >"$log" 2>&1; then
-    grep -E -A 12 'error|Error|FAILED' "$log" | head -n 60 >&2 || true
+    awk '/^FAILED|^CMake Error/ { on = 1 } on && !/^(: &&|\/[^ ]*\/(cc|gcc|clang|ccache) )/' "$log" | head -n 40 >&2
     rm -f "$log"
     return 1
   fi

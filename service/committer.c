@@ -120,8 +120,12 @@ static bool conclude(service *s, const group *g, task *t) {
 }
 
 static void commit_group(service *s, group *g) {
-  for (node *n = g->tasks.first; n; n = n->next) apply(s, g, task_of(n));
-  settle_group(s, g);
+  if (atomic_load(&s->exit_code) != 0) {
+    g->fate = SDB_SYNC_FAILED;
+  } else {
+    for (node *n = g->tasks.first; n; n = n->next) apply(s, g, task_of(n));
+    settle_group(s, g);
+  }
   list events = {0};
   for (node *n = g->tasks.first; n; n = n->next) {
     task *t = task_of(n);

@@ -4,10 +4,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <zmq.h>
-
-#include "log.h"
 
 #define HEARTBEAT_MS 5000
 #define PEER_SILENT_MS 20000
@@ -47,12 +46,8 @@ void endpoint_prepare(void *socket, const char *endpoint) {
 }
 
 bool endpoint_bind(void *socket, const char *endpoint, char *bound, size_t bound_size) {
-  if (zmq_bind(socket, endpoint) != 0) {
-    log_line(LOG_ERROR, "start_failed", "endpoint=%s reason=\"%s\"", endpoint,
-             errno == EADDRINUSE ? "the endpoint is in use by another process" : zmq_strerror(errno));
-    return false;
-  }
-  if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &bound_size) == 0) return true;
-  log_line(LOG_ERROR, "start_failed", "endpoint=%s reason=\"%s\"", endpoint, zmq_strerror(errno));
+  if (zmq_bind(socket, endpoint) == 0 && zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &bound_size) == 0) return true;
+  fprintf(stderr, "streamdbd: cannot bind %s: %s\n", endpoint,
+          errno == EADDRINUSE ? "it is in use by another process" : zmq_strerror(errno));
   return false;
 }

@@ -12,7 +12,7 @@ const char *endpoint_refusal(const char *endpoint);
 /* Heartbeats, handshake time, linger; IPv6 where the endpoint needs it. */
 void endpoint_prepare(void *socket, const char *endpoint);
 
-/* Binds and tells where (a port * or 0 becomes a number). False: it has logged why. */
+/* Binds and tells where (a port * or 0 becomes a number). False: it has said why on stderr. */
 bool endpoint_bind(void *socket, const char *endpoint, char *bound, size_t bound_size);
 
 #endif

@@ -3,12 +3,12 @@
 #include "feed.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "endpoint.h"
-#include "log.h"
 #include "service.h"
 #include "task.h"
 
@@ -125,7 +125,7 @@ static void *feed_main(void *arg) {
 static void *open_socket(void *zmq, const char *endpoint, char *bound, size_t bound_size) {
   void *socket = zmq_socket(zmq, ZMQ_XPUB);
   if (!socket) {
-    log_line(LOG_ERROR, "start_failed", "reason=\"no socket for events: %s\"", zmq_strerror(errno));
+    fprintf(stderr, "streamdbd: cannot start: no socket for events: %s\n", zmq_strerror(errno));
     return NULL;
   }
   endpoint_prepare(socket, endpoint);
@@ -149,7 +149,7 @@ feed *feed_start(service *s, void *zmq, const char *endpoint, char *bound, size_
   }
   bool ready = getrandom(&f->session, sizeof f->session, 0) == (ssize_t)sizeof f->session && mailbox_init(&f->events) == 0;
   if (ready && pthread_create(&f->thread, NULL, feed_main, f) == 0) return f;
-  log_line(LOG_ERROR, "start_failed", "reason=\"no thread for events\"");
+  fprintf(stderr, "streamdbd: cannot start: no thread for events\n");
   if (ready) mailbox_destroy(&f->events);
   zmq_close(f->socket);
   free(f);

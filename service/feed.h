@@ -14,7 +14,7 @@ typedef struct service service;
 typedef struct task task;
 typedef struct feed feed;
 
-/* Binds and starts. `bound` gets the endpoint. NULL: it has logged why. */
+/* Binds and starts. `bound` gets the endpoint. NULL: it has said why on stderr. */
 feed *feed_start(service *s, void *zmq, const char *endpoint, char *bound, size_t bound_size);
 /* Publishes what was handed over, ends the thread and closes the socket. Takes NULL. */
 void feed_stop(feed *f);

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "endpoint.h"
 #include "bounds.h"
+#include "endpoint.h"
 
 static const char help[] =
     "usage: streamdbd --database FILE [OPTION]...\n"

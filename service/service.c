@@ -76,7 +76,7 @@ typedef struct running {
 } running;
 
 static bool failed(const char *what, int error) {
-  log_line(LOG_ERROR, "start_failed", "reason=\"%s: %s\"", what, zmq_strerror(error));
+  fprintf(stderr, "streamdbd: cannot start: %s: %s\n", what, zmq_strerror(error));
   return false;
 }
 

@@ -23,6 +23,8 @@ _Noreturn void die(const char *format, ...) BENCH_PRINTF(1, 2);
 
 /* Seconds from a clock that never goes back. */
 double now(void);
+/* Seconds of processor time that the calling thread has used. */
+double processor_now(void);
 
 /* --- Data --------------------------------------------------------------------------------------------------------------------- */
 

@@ -54,7 +54,7 @@ void worker_main(const struct job *job);
 const work_ops *work_find(const char *name);
 void work_load(bench *b); /* documents/s, bytes on the device, bytes of memory after it */
 void work_get_prepare(bench *b);
-void work_get(bench *b);               /* seconds a get */
+void work_get(bench *b);               /* seconds a get, of the clock and of the processor */
 void work_scan(bench *b);              /* seconds a search */
 void work_put(bench *b);               /* durable: seconds a put: mean, median, p99, longest */
 void work_put_threads(bench *b);       /* durable, 64 callers: puts/s */

@@ -63,9 +63,10 @@ void work_get(bench *b) {
     numbers[i] = rng_below(&b->random, b->job.documents);
     path_document(&paths[i], numbers[i]);
   }
-  double begin = now();
+  double begin = now(), processor = processor_now();
   for (uint64_t i = 0; i < count; i++) get_one(b, &paths[i], numbers[i], false);
   bench_figure(b, (now() - begin) / (double)count);
+  bench_figure(b, (processor_now() - processor) / (double)count);
   free(numbers);
   free(paths);
 }

@@ -57,7 +57,9 @@ static result file_write_open(backend *b, bytes path, uint64_t size_hint) {
   return outcome(b, sdb_writer_open(of(b)->db, path.data, path.len, hint, NULL, &of(b)->writer));
 }
 
-static result file_write(backend *b, const void *data, size_t len) { return outcome(b, sdb_writer_write(of(b)->writer, data, len)); }
+static result file_write(backend *b, const void *data, size_t len) {
+  return outcome(b, sdb_writer_write(of(b)->writer, data, len));
+}
 
 static result file_write_commit(backend *b, commit *made) {
   sdb_commit done;
@@ -83,8 +85,8 @@ static result file_read_open(backend *b, bytes path, uint32_t version, uint64_t 
   if (code != SDB_OK) return outcome(b, code);
   *doc = document_of(sdb_reader_info(f->reader));
   if (offset > doc->size) {
-    (void)snprintf(b->message, sizeof b->message, "offset %llu is beyond the end of the document at %llu", (unsigned long long)offset,
-                   (unsigned long long)doc->size);
+    (void)snprintf(b->message, sizeof b->message, "offset %llu is beyond the end of the document at %llu",
+                   (unsigned long long)offset, (unsigned long long)doc->size);
     file_read_close(b);
     return RESULT_FAILED;
   }
@@ -188,7 +190,8 @@ static result file_stats(backend *b, void (*each)(void *user, const char *name, 
 static result file_ping(backend *b, pong *answer) {
   sdb_stats s = {.size = sizeof s};
   int code = sdb_get_stats(of(b)->db, &s);
-  if (code == SDB_OK) *answer = (pong){.server = "StreamDB engine " SDB_VERSION_STRING, .sequence = s.sequence, .documents = s.documents};
+  if (code == SDB_OK)
+    *answer = (pong){.server = "StreamDB engine " SDB_VERSION_STRING, .sequence = s.sequence, .documents = s.documents};
   return outcome(b, code);
 }
 

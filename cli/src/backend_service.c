@@ -80,7 +80,9 @@ static result service_read_open(backend *b, bytes path, uint32_t version, uint64
   return outcome(b, code);
 }
 
-static result service_read(backend *b, const void **data, size_t *len) { return outcome(b, sdbc_reader_next(of(b)->reader, data, len)); }
+static result service_read(backend *b, const void **data, size_t *len) {
+  return outcome(b, sdbc_reader_next(of(b)->reader, data, len));
+}
 
 static void service_read_close(backend *b) {
   sdbc_reader_close(of(b)->reader);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* main.c - streamdb: arguments, help, and the way to a command. Options and commands are tables; help and parsing come from them. */
+/* main.c - streamdb: arguments, help, and the way to a command. Options and commands are tables; help and parsing come from
+ * them. */
 #include <errno.h>
 #include <getopt.h>
 #include <sdbc/sdbc.h>
@@ -68,16 +69,18 @@ typedef enum place { ANYWHERE, SERVICE_ONLY, FILE_ONLY } place;
 typedef struct command_row {
   const char *name, *operands, *help;
   int (*run)(cli *c);
-  int options;          /* beside O_EVERYWHERE */
-  int least, most;      /* operands */
-  access_kind access;   /* to a file */
-  place only;           /* where it works */
+  int options;        /* beside O_EVERYWHERE */
+  int least, most;    /* operands */
+  access_kind access; /* to a file */
+  place only;         /* where it works */
 } command_row;
 
 static const command_row command_rows[] = {
-    {"insert", "PATH [FILE|-]", "store FILE, or standard input, as the current version of PATH", command_insert, 0, 1, 2, ACCESS_CREATE, ANYWHERE},
+    {"insert", "PATH [FILE|-]", "store FILE, or standard input, as the current version of PATH", command_insert, 0, 1, 2,
+     ACCESS_CREATE, ANYWHERE},
     {"get", "PATH", "print a document, or write it to a file", command_read, O_OUTPUT | O_VERSION, 1, 1, ACCESS_READ, ANYWHERE},
-    {"stream", "PATH", "the same for a part of it", command_read, O_OUTPUT | O_VERSION | O_OFFSET | O_LENGTH, 1, 1, ACCESS_READ, ANYWHERE},
+    {"stream", "PATH", "the same for a part of it", command_read, O_OUTPUT | O_VERSION | O_OFFSET | O_LENGTH, 1, 1, ACCESS_READ,
+     ANYWHERE},
     {"search", "[PREFIX]", "list the paths that begin with PREFIX, in byte order", command_search, O_LIMIT | O_LONG | O_NULL, 0, 1,
      ACCESS_READ, ANYWHERE},
     {"delete", "PATH", "delete a document with all its versions", command_delete, 0, 1, 1, ACCESS_WRITE, ANYWHERE},
@@ -126,8 +129,8 @@ static void print_options(int bits) {
     const option_row *o = &option_rows[i];
     if (!(o->bit & bits)) continue;
     char left[40];
-    (void)snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? "," : " ", o->name,
-                   o->value ? " " : "", o->value ? o->value : "");
+    (void)snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? "," : " ",
+                   o->name, o->value ? " " : "", o->value ? o->value : "");
     printf("  %-22s  %s\n", left, o->help);
   }
 }
@@ -142,7 +145,9 @@ static int print_help(const command_row *command) {
     print_options(O_EVERYWHERE);
     return output_flush();
   }
-  puts("usage: streamdb [--server ENDPOINT | --database FILE] COMMAND ...\n\nDocuments of a StreamDB service, or of a database file.\n");
+  puts(
+      "usage: streamdb [--server ENDPOINT | --database FILE] COMMAND ...\n\nDocuments of a StreamDB service, or of a database "
+      "file.\n");
   for (size_t i = 0; i < COMMAND_COUNT; i++) {
     char left[40];
     (void)snprintf(left, sizeof left, "%s %s", command_rows[i].name, command_rows[i].operands);
@@ -269,8 +274,10 @@ static int take_operands(cli *c, const command_row *command, int argc, char **ar
 static int choose_place(cli *c, const command_row *command) {
   const char *wrong = NULL;
   if (c->server && c->database) wrong = "--server and --database exclude each other";
-  if (c->database && command->only == SERVICE_ONLY) wrong = "watch needs a running service, because a file has no feed of changes: say --server ENDPOINT";
-  if (!c->database && command->only == FILE_ONLY) wrong = "check reads a file, not a service: stop the service that has it open and say --database FILE";
+  if (c->database && command->only == SERVICE_ONLY)
+    wrong = "watch needs a running service, because a file has no feed of changes: say --server ENDPOINT";
+  if (!c->database && command->only == FILE_ONLY)
+    wrong = "check reads a file, not a service: stop the service that has it open and say --database FILE";
   if (wrong) {
     (void)complain("%s", wrong);
     return EXIT_USAGE;

@@ -30,7 +30,8 @@ static void catch_signals(void) {
   sigemptyset(&action.sa_mask);
   for (size_t i = 0; i < sizeof ending_signals / sizeof *ending_signals; i++) {
     /* A signal that was ignored when the program began (nohup) stays ignored. */
-    if (sigaction(ending_signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) (void)sigaction(ending_signals[i], &action, NULL);
+    if (sigaction(ending_signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+      (void)sigaction(ending_signals[i], &action, NULL);
   }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* output.c - JSON, columns, escapes. JSON is only ever written, one flat object at a time, which takes less than a library would. */
+/* output.c - JSON, columns, escapes. JSON is only ever written, one flat object at a time, which takes less than a library
+ * would. */
 #include "output.h"
 
 #include <errno.h>

@@ -404,11 +404,11 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   memset(s, 0, sizeof *s);
   s->size = sizeof *s;
   pager_get_stats(db->pager, &ps);
+  pager_lock(db->pager);
   const header *h = pager_header(db->pager);
   memcpy(s->database_id, h->database_id, 16);
   s->epoch = h->epoch;
   s->page_size = h->page_size;
-  pager_lock(db->pager);
   s->documents = db->roots.documents;
   s->names = db->roots.names;
   s->content_bytes = db->roots.content_bytes;
@@ -418,7 +418,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->sequence = atomic_load(&db->visible_sequence);
   s->synced_sequence = atomic_load(&db->synced_sequence);
   s->file_bytes = ps.file_bytes;
-  s->free_bytes = ps.free_pages * h->page_size;
+  s->free_bytes = ps.free_pages * s->page_size;
   s->log_bytes = log_bytes(db->log);
   s->dirty_pages = ps.dirty_pages;
   s->cached_pages = ps.cached_pages;

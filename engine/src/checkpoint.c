@@ -16,7 +16,7 @@
 #include "pager_state.h"
 
 enum { PHASE_PAGES, PHASE_MAP, PHASE_BITMAPS, PHASE_DIRECTORIES, PHASE_DONE };
-enum { ENTRY_GROUP_DIR = UINT32_MAX };
+#define ENTRY_GROUP_DIR UINT32_MAX
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -61,11 +61,12 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
   pager_unlock(p);
   rc = frames_write(p, frames, r.count, r.start);
   pager_lock(p);
+  uint64_t oldest = pins_oldest(p);
   for (uint32_t i = 0; i < r.count; i++) {
     frames[i]->writing = false;
     if (rc == SDB_OK) {
       frames[i]->place = r.start + i;
-      if (!frames[i]->newer) frame_settle(p, frames[i]);
+      if (!frames[i]->newer) frame_settle(p, frames[i], oldest);
     } else {
       frames[i]->dirty = true;
       p->dirty_count++;
@@ -148,7 +149,7 @@ static int step_pages(pager *p, unsigned budget) {
     }
     f->dirty = false;
     p->dirty_count--;
-    if (!f->newer) frame_settle(p, f);
+    if (!f->newer) frame_settle(p, f, 0); /* a freed page: when the checkpoint is complete */
   }
   int rc = count ? place_and_write(p, chosen, count, &cp->todo) : SDB_OK;
   if (rc == SDB_OK && !cp->todo.first) cp->phase = PHASE_MAP;
@@ -234,9 +235,11 @@ static int write_map_chunk(pager *p, struct group *g, uint32_t group, uint32_t i
   }
   uint32_t used = 0;
   pager_lock(p);
+  unsigned slot = pager_enter(p); /* clean frames may be evicted while their words are read */
   int rc = space_ensure_group(p, group);
   if (rc == SDB_OK) rc = map_image(p, atomic_load(&g->maps[index]), before, image, &used);
   if (rc == SDB_OK) rc = pending_add(p, group, index, image, used, entry);
+  pager_leave(p, slot);
   pager_unlock(p);
   if (rc != SDB_OK) return rc;
   return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), image, p->g.page_size);
@@ -379,12 +382,15 @@ int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain) {
   h.log_position = log_position;
   h.log_chain = log_chain;
   int rc = write_slots(p, &h);
+  mutex_lock(&p->load_lock);
   if (rc == SDB_OK) p->head = h;
+  mutex_unlock(&p->load_lock);
   return rc;
 }
 
 static void checkpoint_apply(pager *p) {
   struct checkpoint *cp = &p->cp;
+  mutex_lock(&p->load_lock); /* readers load chunks by what the directories say */
   for (size_t i = 0; i < cp->pending_count; i++) {
     struct pending_entry *e = &cp->pending[i];
     if (e->group >= MAX_GROUPS) continue; /* in the header */
@@ -392,6 +398,7 @@ static void checkpoint_apply(pager *p) {
     else dir_put(atomic_load(&p->groups[e->group])->dir, e->index, e->entry);
   }
   p->head = cp->head;
+  mutex_unlock(&p->load_lock);
   p->checkpoint_version = cp->version;
   if (cp->trim && p->head.pages_total == p->pages_total) /* a file that could not be cut is only longer than it need be */
     (void)p->e->storage->set_size(p->file, p->pages_total << p->g.page_bits);

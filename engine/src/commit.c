@@ -196,10 +196,28 @@ static int refuse(sdb *db, int code, uint64_t seen) {
   return rc == SDB_OK ? code : rc;
 }
 
-static int finish(sdb *db, uint64_t wait_for, struct pressure pressure, sdb_durability d, const sdb_put_options *o, sdb_commit *out) {
+/* A commit that waits for no sync of its own, but for durable ones before it: the group that freed those may have been closed before
+ * this one was applied. */
+static int become_visible(sdb *db, uint64_t sequence, uint64_t wait_for) {
+  int rc = wait_durable(db, wait_for);
+  while (rc == SDB_OK && atomic_load(&db->visible_sequence) < sequence) {
+    pager_lock(db->pager);
+    wait_for = db->last_durable;
+    bool lazy = !durable_waiting(db);
+    if (lazy) atomic_store(&db->lazy, true);
+    pager_unlock(db->pager);
+    if (lazy) break;
+    rc = wait_durable(db, wait_for);
+  }
+  return rc;
+}
+
+static int finish(sdb *db, uint64_t sequence, uint64_t wait_for, struct pressure pressure, sdb_durability d, const sdb_put_options *o,
+                  sdb_commit *out) {
   int rc = SDB_OK;
   bool deferred = d == SDB_DURABLE && o && o->defer;
-  if (wait_for && !deferred) rc = wait_durable(db, wait_for);
+  if (wait_for && d != SDB_DURABLE) rc = become_visible(db, sequence, wait_for);
+  else if (wait_for && !deferred) rc = wait_durable(db, wait_for);
   if (!wait_for && log_has_sealed(db->log)) { /* a large piece: hand it to the file now, so that memory stays small */
     log_own(db->log);
     rc = log_write(db->log);
@@ -293,7 +311,7 @@ static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_p
   struct pressure pressure = work_pressure(db);
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
-  if (rc == SDB_OK && !repeated) return finish(db, wait_for, pressure, d, o, out);
+  if (rc == SDB_OK && !repeated) return finish(db, seen, wait_for, pressure, d, o, out);
   if (rc == SDB_CONFLICT) return refuse(db, rc, seen);
   if (rc != SDB_OK) return rc;
   if (out) out->reached = d;
@@ -432,6 +450,6 @@ int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_opti
   struct pressure pressure = work_pressure(db);
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
-  if (rc == SDB_OK) return finish(db, wait_for, pressure, d, o, out);
+  if (rc == SDB_OK) return finish(db, seen, wait_for, pressure, d, o, out);
   return rc == SDB_CONFLICT || rc == SDB_NOT_FOUND ? refuse(db, rc, seen) : rc;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* pager.c - logical pages: reading at a view, changing by copying, cache, pins and epochs. The picture is in pager.h.
  *
- * Why a reader needs no lock: it enters an epoch, then loads `published`. A frame is unlinked (superseded and behind every pin, or
- * evicted) before the epoch is advanced, and its memory goes back only when no slot shows an epoch up to that one. A reader that
- * entered later finds the word that replaced it.
+ * Why a reader needs no lock. It enters: takes a slot with the epoch, stores in it a floor (the view published just now), and only
+ * then loads the view that it reads. Whoever wants to forget old versions loads `published` first and then looks at the slots: a
+ * reader whose floor it does not see yet will load a view not older than that. So no version that a reader may look for is unlinked.
+ * What is unlinked (superseded behind every floor and pin, or evicted) gives its memory back only when no slot shows an epoch up to
+ * that moment: until then a reader may still hold a pointer to it.
  */
 #include "pager_state.h"
 
@@ -33,13 +35,18 @@ unsigned pager_enter(pager *p) {
   for (;;) {
     for (unsigned tries = 0; tries < READER_SLOTS; tries++, i = (i + 1) % READER_SLOTS) {
       uint64_t idle = 0;
-      if (atomic_compare_exchange_strong(&p->readers[i].epoch, &idle, atomic_load(&p->epoch))) return i;
+      if (!atomic_compare_exchange_strong(&p->readers[i].epoch, &idle, atomic_load(&p->epoch))) continue;
+      atomic_store(&p->readers[i].floor, atomic_load(&p->published));
+      return i;
     }
     thread_yield();
   }
 }
 
-void pager_leave(pager *p, unsigned slot) { atomic_store_explicit(&p->readers[slot].epoch, 0, memory_order_release); }
+void pager_leave(pager *p, unsigned slot) {
+  atomic_store_explicit(&p->readers[slot].floor, 0, memory_order_release);
+  atomic_store_explicit(&p->readers[slot].epoch, 0, memory_order_release);
+}
 
 uint64_t pager_published(const pager *p) { return atomic_load(&p->published); }
 
@@ -92,6 +99,11 @@ uint64_t pins_oldest(pager *p) {
     if (p->pins[i].view < oldest) oldest = p->pins[i].view;
   mutex_unlock(&p->pin_lock);
   if (p->cp.active && p->cp.version < oldest) oldest = p->cp.version;
+  for (unsigned i = 0; i < READER_SLOTS; i++) {
+    if (!atomic_load(&p->readers[i].epoch)) continue;
+    uint64_t floor = atomic_load(&p->readers[i].floor);
+    if (floor < oldest) oldest = floor;
+  }
   return oldest;
 }
 
@@ -198,13 +210,13 @@ void frame_dirty_remove(pager *p, struct frame *f) {
 
 /* A frame that is on disk, or a freed page, and that no view looks behind any more becomes a plain word (a cached frame without
  * mapping). Else it waits in the settling list. */
-void frame_settle(pager *p, struct frame *f) {
+void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
   struct map_chunk *c;
   uint32_t slot;
   bool head = map_get(p, f->number, &c, &slot) == SDB_OK && atomic_load(&c->word[slot]) == word_frame(f);
   if (!head) return; /* superseded: the list of old frames takes care of it */
   bool freed = f->kind == PAGE_FREE;
-  bool final = !f->has_older && f->version <= pins_oldest(p) && (!freed || f->version <= p->checkpoint_version);
+  bool final = !f->has_older && f->version <= oldest && (!freed || f->version <= p->checkpoint_version);
   if (!final) {
     f->settling = true;
     list_push(&p->settling, f);
@@ -227,12 +239,13 @@ void frame_settle(pager *p, struct frame *f) {
 
 void frames_settle_all(pager *p) {
   struct frame_list list = p->settling;
+  uint64_t oldest = pins_oldest(p);
   p->settling = (struct frame_list){0};
   while (list.first) {
     struct frame *f = list.first;
     list_remove(&list, f);
     f->settling = false;
-    frame_settle(p, f);
+    frame_settle(p, f, oldest);
   }
   if (!p->mapped) ring_evict(p);
 }
@@ -484,7 +497,7 @@ static int number_find(pager *p, uint32_t *number, struct map_chunk **chunk, uin
 
 int page_new(pager *p, enum page_kind kind, uint32_t *number, uint8_t **page) {
   struct map_chunk *c;
-  uint32_t slot, n;
+  uint32_t slot, n = 0;
   int rc = number_find(p, &n, &c, &slot);
   if (rc != SDB_OK) return rc;
   struct frame *f = frame_new(p, n, (uint8_t)kind, true);
@@ -569,7 +582,7 @@ int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below
     if (*cursor >= p->logical_limit) return SDB_END;
     int rc = map_get(p, *cursor, &c, &slot);
     if (rc != SDB_OK) return rc;
-    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_relaxed);
+    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
     uint8_t kind = w == 0 ? PAGE_FREE : word_is_place(w) ? kind_of(w) : frame_of(w)->kind;
     if (kind != PAGE_HEAP || c->live[slot] * 8u >= below) continue;
     *number = (*cursor)++;

@@ -129,12 +129,12 @@ void pager_checkpoint_end(pager *p, bool ok);
 /* Rewrites both slots without the "clean" mark: the first change after a clean open. */
 int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain);
 /* For the cleaner: the next heap page from *cursor on whose live bytes are below `below`; looks at `words` words at most.
- * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock. */
+ * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock, inside enter/leave. */
 int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number);
 
 /* --- Looking at it ------------------------------------------------------------------------------------------------------------ */
 
-const header *pager_header(const pager *p); /* of the last complete checkpoint */
+const header *pager_header(const pager *p); /* of the last complete checkpoint. Under the lock */
 const geometry *pager_geometry(const pager *p);
 
 typedef struct pager_stats {
@@ -142,7 +142,8 @@ typedef struct pager_stats {
 } pager_stats;
 void pager_get_stats(pager *p, pager_stats *s);
 
-/* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the lock. */
+/* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the lock,
+ * inside enter/leave. */
 int pager_walk(pager *p, int (*visit)(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live), void *user);
 enum page_state { STATE_FREE, STATE_USED, STATE_HELD };
 /* What the bitmap (with what is held in memory) says of a physical page. Under the lock. */

@@ -59,9 +59,9 @@ static void group_drop(pager *p, uint32_t index) {
     mem_free(p->e, g->bitmaps[b]->used);
     mem_free(p->e, g->bitmaps[b]);
   }
-  mem_free(p->e, (void *)atomic_load(&g->verified));
+  mem_free(p->e, (void *)(uintptr_t)atomic_load(&g->verified));
   mem_free(p->e, g->dir);
-  mem_free(p->e, (void *)g->maps);
+  mem_free(p->e, (void *)(uintptr_t)g->maps);
   mem_free(p->e, g->bitmaps);
   mem_free(p->e, g);
 }
@@ -76,7 +76,7 @@ void pager_close(pager *p) {
     mem_free(p->e, f);
   }
   while (p->spares) mem_free(p->e, p->spare[--p->spares]);
-  mem_free(p->e, (void *)p->groups);
+  mem_free(p->e, (void *)(uintptr_t)p->groups);
   mem_free(p->e, p->root_dir);
   mem_free(p->e, p->stage);
   mem_free(p->e, p->pins);

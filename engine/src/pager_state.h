@@ -120,7 +120,8 @@ struct pager {
 
   _Atomic uint64_t epoch;
   struct reader_slot {
-    _Alignas(64) _Atomic uint64_t epoch;
+    _Alignas(64) _Atomic uint64_t epoch; /* 0: nobody */
+    _Atomic uint64_t floor;               /* no older view is read here; 0 while it is being found out */
   } readers[READER_SLOTS];
 
   /* frames */
@@ -204,7 +205,7 @@ uint64_t pins_oldest(pager *p); /* the oldest view anybody may read */
 uint64_t epoch_oldest(pager *p);
 uint64_t epoch_advance(pager *p);
 void frames_reclaim(pager *p);
-void frame_settle(pager *p, struct frame *f); /* f was written or is a freed page; tries to make it a word */
+void frame_settle(pager *p, struct frame *f, uint64_t oldest); /* f was written or is a freed page; tries to make it a word */
 void frames_settle_all(pager *p);
 void frame_dirty_remove(pager *p, struct frame *f);
 void list_push(struct frame_list *l, struct frame *f);

@@ -180,8 +180,7 @@ static void segment_drop(log *l, size_t i) {
 }
 
 void log_release(log *l, uint64_t position, unsigned spare) {
-  uint64_t keep = l->tail > l->config.keep_bytes ? l->tail - l->config.keep_bytes : 0;
-  if (position < keep) keep = position;
+  uint64_t keep = position > l->config.keep_bytes ? position - l->config.keep_bytes : 0;
   unsigned spares = 0;
   for (size_t i = 0; i < l->count; i++) {
     struct segment *s = l->segments[i];

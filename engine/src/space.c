@@ -42,7 +42,7 @@ int root_dir_load(pager *p, uint32_t index) {
 static void group_free(pager *p, struct group *g) {
   if (!g) return;
   mem_free(p->e, g->dir);
-  mem_free(p->e, (void *)g->maps);
+  mem_free(p->e, (void *)(uintptr_t)g->maps);
   mem_free(p->e, g->bitmaps);
   mem_free(p->e, g);
 }
@@ -100,7 +100,7 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
     uint64_t w = get64(page + 8 * (size_t)i);
     uint32_t place = (uint32_t)w;
     if (w == 0) continue;
-    if (place >= p->head.pages_total || pager_page_fixed(p, place) || (w >> 40) * 8 > p->g.page_size) {
+    if (place >= p->pages_total || pager_page_fixed(p, place) || (w >> 40) * 8 > p->g.page_size) {
       rc = env_fail(p->e, SDB_CORRUPT, "the page map names an impossible place %u; run repair", place);
       break;
     }
@@ -502,7 +502,7 @@ static _Atomic uint8_t *verified_bits(pager *p, uint32_t physical, bool make) {
   _Atomic uint8_t *fresh = mem_new(p->e, p->g.group_pages / 8);
   if (!fresh) return NULL;
   if (atomic_compare_exchange_strong(&g->verified, &bits, fresh)) return fresh;
-  mem_free(p->e, (void *)fresh);
+  mem_free(p->e, (void *)(uintptr_t)fresh);
   return bits;
 }
 

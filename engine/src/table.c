@@ -26,7 +26,7 @@ int table_new(env *e, pager *p, table **out) {
 
 void table_drop(table *t) {
   if (!t) return;
-  for (uint32_t i = 0; i < t->fanout; i++) mem_free(t->e, (void *)atomic_load(&t->known[i]));
+  for (uint32_t i = 0; i < t->fanout; i++) mem_free(t->e, (void *)(uintptr_t)atomic_load(&t->known[i]));
   mem_free(t->e, t);
 }
 
@@ -62,7 +62,7 @@ static void remember(table *t, uint32_t i, uint32_t k, uint32_t number) {
     _Atomic uint32_t *fresh = mem_new(t->e, t->fanout * sizeof *fresh);
     if (!fresh) return; /* looked up again next time */
     if (atomic_compare_exchange_strong(&t->known[i], &row, fresh)) row = fresh;
-    else mem_free(t->e, (void *)fresh);
+    else mem_free(t->e, (void *)(uintptr_t)fresh);
   }
   atomic_store_explicit(&row[k], number, memory_order_relaxed);
 }

@@ -24,8 +24,8 @@ struct fake {
   pthread_t thread;
   char endpoint[128], events[128];
   atomic_uint count;
-  bool drop;        /* the handler wants the connections cut */
-  zmq_msg_t peer;   /* who sent the request being handled */
+  bool drop;                 /* the handler wants the connections cut */
+  zmq_msg_t peer;            /* who sent the request being handled */
   const void *const *frames; /* of PUBLISH */
   const size_t *sizes;
   size_t frame_count;
@@ -42,9 +42,9 @@ static void bind_to(void *socket, const char *endpoint, char *bound, size_t len)
 
 static void *open_socket(fake *f, int type, const char *endpoint, char *bound, size_t len) {
   void *socket = zmq_socket(f->context, type);
-  int zero = 0;
+  int linger_ms = 1000; /* what was sent before a connection is cut arrives */
   ck_assert_ptr_nonnull(socket);
-  zmq_setsockopt(socket, ZMQ_LINGER, &zero, sizeof zero);
+  zmq_setsockopt(socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
   bind_to(socket, endpoint, bound, len);
   return socket;
 }
@@ -215,17 +215,20 @@ void fake_drop_watchers(fake *f) { wish_for(f, DROP_WATCHERS); }
 
 /* --- What tests share --------------------------------------------------------------------------------------------------------- */
 
-sdbc *fake_connect(const fake *f) {
+static sdbc *connect_with(const fake *f, uint32_t request_timeout_ms) {
   sdbc_options options;
   sdbc_options_init(&options, sizeof options);
   options.connect_timeout_ms = 5000;
-  options.request_timeout_ms = 300;
+  options.request_timeout_ms = request_timeout_ms;
   options.backoff_ms = 10;
   options.events = f->events;
   sdbc *client;
   ck_assert_int_eq(sdbc_connect(f->endpoint, &options, &client), SDBC_OK);
   return client;
 }
+
+sdbc *fake_connect(const fake *f) { return connect_with(f, 5000); }
+sdbc *fake_connect_hasty(const fake *f) { return connect_with(f, 200); }
 
 int run_suite(Suite *suite) {
   SRunner *runner = srunner_create(suite);

@@ -59,8 +59,9 @@ void fake_drop_watchers(fake *f);
 
 /* --- What tests of the client share ------------------------------------------------------------------------------------------- */
 
-/* A client of the fake that is quick to give up. */
+/* A client of the fake that waits long for an answer, and one that gives up soon, for tests in which answers are lost. */
 sdbc *fake_connect(const fake *f);
+sdbc *fake_connect_hasty(const fake *f);
 /* Runs the suite; the exit code. */
 int run_suite(Suite *suite);
 /* From SDB_SEED or the clock; printed. */

@@ -7,11 +7,11 @@
 
 /* What a handler has seen and shall do; written by its thread while the test waits for an answer. */
 typedef struct script {
-  unsigned lose;        /* so many requests are not answered */
-  PB(Code) refuse;      /* then so many are answered with this */
+  unsigned lose;   /* so many requests are not answered */
+  PB(Code) refuse; /* then so many are answered with this */
   unsigned refusals;
   unsigned seen;
-  PB(Code) finally;     /* what the others get */
+  PB(Code) finally; /* what the others get */
   uint8_t tokens[8][16];
   uint64_t ids[8];
   int64_t times[8];
@@ -50,17 +50,18 @@ static int insert(sdbc *client, sdbc_commit *commit) { return sdbc_insert(client
 START_TEST(a_lost_insert_is_sent_again_with_its_token) {
   script s = {.lose = 2};
   fake *f = fake_start(follow, &s);
-  sdbc *client = fake_connect(f);
+  sdbc *client = fake_connect_hasty(f);
   sdbc_commit commit;
   ck_assert_int_eq(insert(client, &commit), SDBC_OK);
   ck_assert_uint_eq(commit.info.version, 5);
   ck_assert_uint_eq(commit.sequence, 40);
   ck_assert_uint_eq(commit.epoch, 7);
-  ck_assert_uint_eq(s.seen, 3);
+  unsigned attempts = s.seen;
+  ck_assert_uint_ge(attempts, 3);
   ck_assert_mem_eq(s.tokens[0], s.tokens[1], 16);
   ck_assert_mem_eq(s.tokens[0], s.tokens[2], 16);
   ck_assert_int_eq(insert(client, &commit), SDBC_OK);
-  ck_assert_mem_ne(s.tokens[0], s.tokens[3], 16);
+  ck_assert_mem_ne(s.tokens[0], s.tokens[attempts], 16);
   sdbc_close(client);
   fake_stop(f);
 }
@@ -69,7 +70,7 @@ END_TEST
 START_TEST(a_token_of_the_caller_is_used) {
   script s = {.lose = 1};
   fake *f = fake_start(follow, &s);
-  sdbc *client = fake_connect(f);
+  sdbc *client = fake_connect_hasty(f);
   const uint8_t token[16] = {9, 8, 7};
   sdbc_put_options options;
   sdbc_put_options_init(&options, sizeof options);
@@ -102,7 +103,7 @@ END_TEST
 START_TEST(attempts_are_bounded) {
   script s = {.refuse = CODE(BUSY), .refusals = 100};
   fake *f = fake_start(follow, &s);
-  sdbc *client = fake_connect(f);
+  sdbc *client = fake_connect_hasty(f);
   ck_assert_int_eq(insert(client, NULL), SDBC_BUSY);
   ck_assert_uint_eq(s.seen, 4);
   s.refusals = 0;
@@ -119,10 +120,17 @@ END_TEST
 static const struct {
   PB(Code) from;
   int to;
-} lasting[] = {{CODE(CONDITION_FAILED), SDBC_CONDITION}, {CODE(IO), SDBC_IO},           {CODE(CORRUPT), SDBC_CORRUPT},
-               {CODE(FULL), SDBC_FULL},                  {CODE(INVALID), SDBC_INVALID}, {CODE(NOT_FOUND), SDBC_NOT_FOUND},
-               {CODE(READ_ONLY), SDBC_READ_ONLY},        {CODE(RESET), SDBC_RESET},     {CODE(UNSUPPORTED), SDBC_UNSUPPORTED},
-               {CODE(INTERNAL), SDBC_INTERNAL},          {CODE(MALFORMED), SDBC_PROTOCOL}};
+} lasting[] = {{CODE(CONDITION_FAILED), SDBC_CONDITION},
+               {CODE(IO), SDBC_IO},
+               {CODE(CORRUPT), SDBC_CORRUPT},
+               {CODE(FULL), SDBC_FULL},
+               {CODE(INVALID), SDBC_INVALID},
+               {CODE(NOT_FOUND), SDBC_NOT_FOUND},
+               {CODE(READ_ONLY), SDBC_READ_ONLY},
+               {CODE(RESET), SDBC_RESET},
+               {CODE(UNSUPPORTED), SDBC_UNSUPPORTED},
+               {CODE(INTERNAL), SDBC_INTERNAL},
+               {CODE(MALFORMED), SDBC_PROTOCOL}};
 
 START_TEST(a_lasting_refusal_is_not_tried_again) {
   script s = {.finally = lasting[_i].from};
@@ -160,7 +168,7 @@ END_TEST
 START_TEST(a_delete_that_finds_nothing_after_a_lost_answer_is_done) {
   script s = {.lose = 1, .finally = CODE(NOT_FOUND)};
   fake *f = fake_start(follow, &s);
-  sdbc *client = fake_connect(f);
+  sdbc *client = fake_connect_hasty(f);
   sdbc_commit commit;
   ck_assert_int_eq(sdbc_delete(client, "/p", 2, NULL, &commit), SDBC_OK);
   ck_assert(commit.unknown);
@@ -183,6 +191,7 @@ static void answer_twice(fake *f, const asked *a, void *user) {
   reply.id = a->request->id + 1000;
   fake_send(f, &reply, "old", 3);
   reply.id = *old = a->request->id;
+  reply.has_body_digest_case = DCF__DB__V1__REPLY__HAS_BODY_DIGEST__NOT_SET;
   reply.info = fake_info("new", 3, 2);
   fake_send(f, &reply, "new", 3);
   fake_send(f, &reply, "new", 3);
@@ -321,7 +330,8 @@ START_TEST(submitted_requests_are_bounded_and_answered_once) {
   ck_assert_int_eq(sdbc_submit_stat(client, "/p", 2, 0, count_done, &t, &second), SDBC_OK);
   ck_assert_uint_ne(first, second);
   char big[200] = {0};
-  ck_assert_int_eq(sdbc_submit_insert(client, "/p", 2, big, sizeof big, NULL, count_done, &t, NULL), SDBC_OK); /* the first may be larger */
+  ck_assert_int_eq(sdbc_submit_insert(client, "/p", 2, big, sizeof big, NULL, count_done, &t, NULL), SDBC_OK); /* the first may be
+                                                                                                                  larger */
   ck_assert_int_eq(sdbc_submit_insert(client, "/p", 2, big, 1, NULL, count_done, &t, NULL), SDBC_AGAIN);
   for (int i = 3; i < 10; i++) ck_assert_int_eq(sdbc_submit_delete(client, "/p", 2, NULL, count_done, &t, NULL), SDBC_OK);
   ck_assert_int_eq(sdbc_submit_get(client, "/p", 2, 0, count_done, &t, NULL), SDBC_AGAIN);
@@ -344,7 +354,7 @@ END_TEST
 START_TEST(calls_that_wait_serve_the_others) {
   script s = {.lose = 1};
   fake *f = fake_start(follow, &s);
-  sdbc *client = fake_connect(f);
+  sdbc *client = fake_connect_hasty(f);
   tally t = {.client = client};
   ck_assert_int_eq(sdbc_submit_get(client, "/p", 2, 0, count_done, &t, NULL), SDBC_OK);
   for (int i = 0; i < 100 && t.good == 0; i++) ck_assert_int_eq(sdbc_stat(client, "/p", 2, 0, NULL), SDBC_OK);

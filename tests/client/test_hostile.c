@@ -26,14 +26,15 @@ typedef enum lie {
   LIES
 } lie;
 
-/* A reply of nothing but entries, each taking two bytes on the wire and far more in memory. */
+/* A reply of nothing but entries, each taking three bytes on the wire and far more in memory. */
 static void send_many_entries(fake *f, const asked *a) {
   static uint8_t head[1500000];
   PB(Reply) reply = fake_reply_to(a, CODE(OK));
   size_t len = dcf__db__v1__reply__pack(&reply, head);
-  for (; len + 2 <= sizeof head; len += 2) {
-    head[len] = 17 << 3 & 0x7f | 0x80;
-    head[len + 1] = 0;
+  for (; len + 3 <= sizeof head; len += 3) {
+    head[len] = 0x8a; /* field 17, bytes */
+    head[len + 1] = 0x01;
+    head[len + 2] = 0;
   }
   const void *frames[] = {head};
   fake_send_frames(f, frames, &len, 1);
@@ -50,10 +51,15 @@ static void send_lie(fake *f, const asked *a, lie which) {
     case EMPTY_HEADER: fake_send_frames(f, frames, sizes, 1); return;
     case ONE_BYTE: fake_send_frames(f, (const void *[]){"\x08"}, (size_t[]){1}, 1); return;
     case NOT_PROTOBUF: fake_send_frames(f, (const void *[]){"GET / HTTP/1.1\r\n\r\n"}, (size_t[]){18}, 1); return;
-    case ENDLESS_VARINT: fake_send_frames(f, (const void *[]){"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"}, (size_t[]){13}, 1); return;
+    case ENDLESS_VARINT:
+      fake_send_frames(f, (const void *[]){"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"}, (size_t[]){13}, 1);
+      return;
     case LENGTH_BEYOND_END: fake_send_frames(f, (const void *[]){"\x22\xff\xff\xff\xff\x07xyz"}, (size_t[]){9}, 1); return;
     case THREE_FRAMES: fake_send_frames(f, (const void *[]){"\x08\x01", "x", "y"}, (size_t[]){2, 1, 1}, 3); return;
-    case HUGE_HEADER: sizes[0] = sizeof huge; fake_send_frames(f, frames, sizes, 1); return;
+    case HUGE_HEADER:
+      sizes[0] = sizeof huge;
+      fake_send_frames(f, frames, sizes, 1);
+      return;
     case MANY_ENTRIES: send_many_entries(f, a); return;
     case NO_DIGEST: {
       uint8_t packed[512];
@@ -90,7 +96,8 @@ START_TEST(a_wrong_answer_to_a_get) {
   if (_i == HUGE_HEADER) { /* the connection is cut, and the next one tells the truth */
     ck_assert_int_eq(code, SDBC_OK);
   } else {
-    ck_assert_msg(code == (_i == WRONG_DIGEST || _i == OTHER_CONTENT ? SDBC_DAMAGED : SDBC_PROTOCOL), "lie %d: %s", _i, sdbc_strerror(code));
+    int expected = _i == WRONG_DIGEST || _i == OTHER_CONTENT ? SDBC_DAMAGED : SDBC_PROTOCOL;
+    ck_assert_msg(code == expected, "lie %d: %s", _i, sdbc_strerror(code));
     ck_assert_uint_eq(size, 99);
     ck_assert_str_ne(sdbc_message(client), "");
   }
@@ -108,17 +115,15 @@ static const struct {
   bool last;
   bool right;
 } pages[] = {
-    {{"/a/1", "/a/2", "/a/3"}, true, true}, {{NULL}, true, true},
-    {{NULL}, false, false},                 {{"/a/2", "/a/1"}, true, false},
-    {{"/a/1", "/a/1"}, true, false},        {{"/b"}, true, false},
-    {{"/a"}, true, false},                  {{""}, true, false},
+    {{"/a/1", "/a/2", "/a/3"}, true, true}, {{NULL}, true, true},  {{NULL}, false, false}, {{"/a/2", "/a/1"}, true, false},
+    {{"/a/1", "/a/1"}, true, false},        {{"/b"}, true, false}, {{"/a"}, true, false},  {{""}, true, false},
 };
 
 static void send_page(fake *f, const asked *a, void *user) {
   int which = *(int *)user;
   PB(Reply) reply = fake_reply_to(a, CODE(OK));
   PB(Entry) entries[3];
-  PB(Entry) *list[3];
+  PB(Entry) * list[3];
   uint8_t texts[3][16];
   for (size_t i = 0; i < 3 && pages[which].paths[i]; i++) {
     dcf__db__v1__entry__init(&entries[i]);
@@ -143,8 +148,12 @@ START_TEST(pages_are_checked) {
   if (code == SDBC_OK) {
     ck_assert(sdbc_page_last(page));
     ck_assert_ptr_null(sdbc_page_entry(page, sdbc_page_count(page)));
+    bool empty = sdbc_page_count(page) == 0;
     sdbc_page_free(page);
-    ck_assert_int_eq(sdbc_search(client, "/a/", 3, NULL, 0, 0, true, &page), sdbc_page_count(page) ? SDBC_PROTOCOL : SDBC_OK);
+    page = NULL;
+    code = sdbc_search(client, "/a/", 3, NULL, 0, 0, true, &page); /* the fake gives no infos */
+    ck_assert_int_eq(code, empty ? SDBC_OK : SDBC_PROTOCOL);
+    sdbc_page_free(page);
   }
   sdbc_close(client);
   fake_stop(f);
@@ -173,7 +182,7 @@ static void answer_noise(fake *f, const asked *a, void *user) {
     uint8_t path[] = "/p";
     entry.path = (ProtobufCBinaryData){.data = path, .len = 2};
     entry.info = reply.info;
-    PB(Entry) *list[] = {&entry};
+    PB(Entry) * list[] = {&entry};
     reply.entries = list;
     reply.n_entries = fake_random(&n->state) % 2;
     if (fake_random(&n->state) % 2) {
@@ -300,7 +309,9 @@ START_TEST(noise_in_the_feed) {
     size_t len = dcf__db__v1__event__pack(&event, packed);
     if (i % 2 == 0) packed[fake_random(&state) % len] = (uint8_t)fake_random(&state);
     fake_publish_frames(f, (const void *[]){"/p", packed, "x"}, (size_t[]){2, i % 10 == 4 ? len / 2 : len, 1},
-                        i % 100 == 6 ? 3 : i % 100 == 8 ? 1 : 2);
+                        i % 100 == 6   ? 3
+                        : i % 100 == 8 ? 1
+                                       : 2);
     sdbc_event got;
     int code = sdbc_watch_next(watch, 5, &got);
     if (code == SDBC_OK) good++;

@@ -103,6 +103,7 @@ START_TEST(test_sizes_at_borders) {
   workload_init(&w, 1, NULL);
   w.options.storage = memory;
   w.options.page_size = 4096u << _i;
+  w.options.wal_segment_size = 1 << 20;
   ck_assert_msg(workload_open(&w), "%s", w.why);
   uint32_t page = w.options.page_size;
   const uint32_t borders[] = {1, page / 2, page - 64, page, 2 * page, 32768, SDB_CHUNK, 2 * SDB_CHUNK, 16 * SDB_CHUNK};

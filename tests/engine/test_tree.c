@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* test_tree.c - the tree on the mock pager, against a sorted array that is too simple to be wrong.
  *
- * SDB_SEED=n repeats a run. SDB_TREE_KEYS=n sets how many keys the measurements take (1,000,000; fewer under a sanitizer).
+ * SDB_SEED=n repeats a run.
  */
 #include <check.h>
 #include <inttypes.h>
@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../lib/mock_pager.h"
+#include "keys.h"
+#include "mock_pager.h"
+#include "seed.h"
 #include "tree.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,20 +28,10 @@
 static const uint32_t page_sizes[] = {4096, 8192, 16384, 32768, 65536};
 #define PAGE_SIZES ((int)(sizeof page_sizes / sizeof *page_sizes))
 
-/* --- Random numbers ----------------------------------------------------------------------------------------------------------- */
+static uint64_t seed;
 
-static uint64_t seed, state;
-
-static uint64_t rnd(void) { /* splitmix64 */
-  uint64_t z = state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
-
-static uint32_t below(uint32_t limit) { return (uint32_t)(rnd() % limit); }
-static uint64_t random_value(void) { return 1 + rnd() % (UINT64_C(1) << (1 + below(40))) % ((UINT64_C(1) << 40) - 1); }
-static void start(void) { state = seed; }
+static void start(void) { random_start(seed); }
+static uint64_t random_value(void) { return 1 + random_number() % (UINT64_C(1) << (1 + below(40))) % ((UINT64_C(1) << 40) - 1); }
 
 /* --- The model ---------------------------------------------------------------------------------------------------------------- */
 
@@ -202,66 +194,6 @@ static void compare_seek(struct pager *pager, uint64_t view, uint32_t root, cons
 
 /* --- Keys --------------------------------------------------------------------------------------------------------------------- */
 
-typedef size_t key_maker(uint8_t *key);
-
-static size_t key_path(uint8_t *key) {
-  uint32_t i = below(100000);
-  return (size_t)sprintf((char *)key, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
-}
-
-static size_t key_uuid(uint8_t *key) {
-  uint64_t a = rnd(), b = rnd();
-  return (size_t)sprintf((char *)key, "/messages/sent/%08x-%04x-4%03x-%04x-%012" PRIx64, (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
-                         (unsigned)(a & 0xfff), (unsigned)(b >> 48 & 0x3fff) | 0x8000u, b & 0xffffffffffff);
-}
-
-/* Few different bytes, zeros and 0xFF among them, so that prefixes of each other abound. */
-static size_t key_small(uint8_t *key) {
-  static const uint8_t bytes[] = {0, 0, 1, 'a', 0xFE, 0xFF};
-  size_t len = 1 + below(12);
-  for (size_t i = 0; i < len; i++) key[i] = bytes[below(sizeof bytes)];
-  return len;
-}
-
-static size_t key_any(uint8_t *key) {
-  size_t len = 1 + below(below(20) == 0 ? TREE_MAX_KEY : 40);
-  for (size_t i = 0; i < len; i++) key[i] = (uint8_t)rnd();
-  return len;
-}
-
-/* 1,024 bytes, all but the last the same; or cut somewhere. */
-static size_t key_long(uint8_t *key) {
-  memset(key, 'x', TREE_MAX_KEY);
-  key[TREE_MAX_KEY - 1] = (uint8_t)rnd();
-  return below(3) == 0 ? TREE_MAX_KEY - below(300) : TREE_MAX_KEY;
-}
-
-/* a^n b */
-static size_t key_comb(uint8_t *key) {
-  size_t len = 1 + below(TREE_MAX_KEY);
-  memset(key, 'a', len);
-  key[len - 1] = (uint8_t)('b' + below(3));
-  return len;
-}
-
-/* Long and different from the first bytes on: the fewest entries a page. */
-static size_t key_fat(uint8_t *key) {
-  size_t len = TREE_MAX_KEY - below(24);
-  for (size_t i = 0; i < len; i++) key[i] = i < 8 ? (uint8_t)below(4) : (uint8_t)rnd();
-  return len;
-}
-
-/* Shares a long way with others, then differs, then is long again: long separators. */
-static size_t key_deep(uint8_t *key) {
-  size_t shared = 500 + below(8) * 60;
-  memset(key, 'p', TREE_MAX_KEY);
-  for (size_t i = shared; i < shared + 3; i++) key[i] = (uint8_t)below(256);
-  return shared + 3 + below((uint32_t)(TREE_MAX_KEY - shared - 2));
-}
-
-static key_maker *const makers[] = {key_path, key_uuid, key_small, key_any, key_long, key_comb, key_fat, key_deep};
-#define MAKERS ((int)(sizeof makers / sizeof *makers))
-
 /* A key of the model, or a new one, or one beside a key of the model. */
 static size_t some_key(const struct model *model, key_maker *make, uint8_t *key) {
   if (model->count == 0 || below(2) == 0) return make(key);
@@ -323,8 +255,8 @@ static void compare_all(struct fixture *f, uint64_t view) {
 }
 
 START_TEST(random_operations) {
-  uint32_t size = page_sizes[_i / MAKERS];
-  key_maker *make = makers[_i % MAKERS];
+  uint32_t size = page_sizes[_i / KEY_MAKERS];
+  key_maker *make = key_makers[_i % KEY_MAKERS];
   uint32_t rounds = SLOW ? 1500 : 6000;
   struct fixture f;
   uint8_t key[TREE_MAX_KEY];
@@ -558,7 +490,7 @@ START_TEST(undo_never_fails) {
   };
   struct fixture f;
   struct step *steps = calloc(STEPS, sizeof *steps);
-  key_maker *make = makers[_i];
+  key_maker *make = key_makers[_i];
   ck_assert_ptr_nonnull(steps);
   start();
   set_up(&f, 4096);
@@ -653,27 +585,27 @@ static void damage(struct fixture *f) {
   while (!other) other = mock_bytes(f->pager, 1 + below(mock_limit(f->pager) - 1));
   switch (below(8)) {
     case 0: /* all of it */
-      for (uint32_t i = PAGE_HEADER + below(size - PAGE_HEADER); i < size; i++) page[i] = (uint8_t)rnd();
+      for (uint32_t i = PAGE_HEADER + below(size - PAGE_HEADER); i < size; i++) page[i] = (uint8_t)random_number();
       break;
-    case 1: page_set_fill(page, below(4) ? below(size + 300) : (uint32_t)rnd()); break;
+    case 1: page_set_fill(page, below(4) ? below(size + 300) : (uint32_t)random_number()); break;
     case 2: memcpy(page + PAGE_HEADER, other + PAGE_HEADER, size - PAGE_HEADER); break;
     case 3: page[4] = (uint8_t)below(7); break;
     default:
       for (uint32_t i = 1 + below(3); i > 0; i--) {
         uint32_t fill = page_fill(page) <= size && page_fill(page) > PAGE_HEADER ? page_fill(page) : size;
         uint32_t at = PAGE_HEADER + below(below(2) ? 48 : fill - PAGE_HEADER);
-        page[at] = below(2) ? (uint8_t)rnd() : (uint8_t)(page[at] ^ 1u << below(8));
+        page[at] = (uint8_t)(below(2) ? random_number() : page[at] ^ 1u << below(8));
       }
   }
 }
 
 START_TEST(hostile_pages) {
-  key_maker *make = makers[_i % MAKERS];
+  key_maker *make = key_makers[_i % KEY_MAKERS];
   start();
   for (int round = 0; round < (SLOW ? 60 : 200); round++) {
     struct fixture f;
     uint8_t key[TREE_MAX_KEY];
-    state = seed + (uint64_t)round;
+    random_start(seed + (uint64_t)round);
     set_up(&f, below(4) ? 4096 : 8192);
     uint32_t keys = 1 + below(make == key_path || make == key_uuid || make == key_small ? 1000 : 60);
     for (uint32_t i = 0; i < keys; i++) put(&f, key, make(key), random_value());
@@ -737,214 +669,15 @@ START_TEST(visitor_stops) {
 }
 END_TEST
 
-/* --- Space and time ----------------------------------------------------------------------------------------------------------- */
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
-static uint32_t key_count(void) {
-  const char *text = getenv("SDB_TREE_KEYS");
-  return text ? (uint32_t)strtoul(text, NULL, 10) : SLOW ? 50000 : 1000000;
-}
-
-enum order { SHUFFLED, RISING, FALLING };
-enum shape { PATHS, REVERSED_PATHS, UUIDS, COUNTERS };
-
-/* 0 to count - 1 in that order. */
-static uint32_t *sequence(uint32_t count, enum order order) {
-  uint32_t *numbers = malloc(count * sizeof *numbers);
-  ck_assert_ptr_nonnull(numbers);
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t at = order == SHUFFLED ? below(i + 1) : i;
-    numbers[i] = numbers[at];
-    numbers[at] = order == FALLING ? count - 1 - i : i;
-  }
-  return numbers;
-}
-
-static size_t shaped_key(uint8_t *key, uint32_t i, enum shape shape) {
-  char text[80];
-  size_t len;
-  switch (shape) {
-    case UUIDS: { /* of the number, not of what came before */
-      uint64_t kept = state;
-      state = i;
-      len = key_uuid(key);
-      state = kept;
-      return len;
-    }
-    case COUNTERS: return (size_t)sprintf((char *)key, "/events/device%02u/%010u", (unsigned)(i % 16), (unsigned)(i / 16));
-    default:
-      len = (size_t)sprintf(text, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
-      for (size_t n = 0; n < len; n++) key[n] = (uint8_t)text[shape == PATHS ? n : len - 1 - n];
-      return len;
-  }
-}
-
-#define SLOT 64u       /* a length and a key */
-#define LISTINGS 10000u /* of 100 keys each */
-
-struct measured {
-  double put, get, list, per_path, fullness;
-};
-
-/* Keys as they would come in: one behind the other in memory, each after its length. */
-static uint8_t *make_keys(uint32_t count, enum shape shape, enum order order) {
-  uint32_t *numbers = sequence(count, order);
-  uint8_t *keys = malloc((size_t)count * SLOT);
-  ck_assert_ptr_nonnull(keys);
-  for (uint32_t i = 0; i < count; i++) {
-    uint8_t *slot = keys + (size_t)i * SLOT;
-    slot[0] = (uint8_t)shaped_key(slot + 1, numbers[i], shape);
-  }
-  free(numbers);
-  return keys;
-}
-
-static struct measured measure(uint32_t page_size, uint32_t count, enum shape shape, enum order order) {
-  struct measured m;
-  struct pager *pager = mock_open(page_size);
-  uint32_t root, bad = 0;
-  uint64_t value, used = 0;
-  tree_cursor cursor;
-  mock_lock(pager);
-  ck_assert_int_eq(tree_create(pager, &root), SDB_OK);
-  start();
-  uint8_t *keys = make_keys(count, shape, order), *others = make_keys(count, shape, SHUFFLED);
-  double begin = now();
-  for (const uint8_t *key = keys; key < keys + (size_t)count * SLOT; key += SLOT)
-    bad += tree_put(pager, root, key + 1, key[0], 1 + (uint64_t)(key - keys) / SLOT) != SDB_OK;
-  m.put = (now() - begin) / count * 1e6;
-  begin = now();
-  for (const uint8_t *key = others; key < others + (size_t)count * SLOT; key += SLOT)
-    bad += tree_get(pager, VIEW_HEAD, root, key + 1, key[0], &value) != SDB_OK;
-  m.get = (now() - begin) / count * 1e6;
-  begin = now();
-  for (const uint8_t *key = others; key < others + (size_t)LISTINGS * SLOT; key += SLOT) {
-    tree_cursor_init(&cursor, pager, VIEW_HEAD, root, key + 1, key[0], false);
-    for (int i = 0; i < 100; i++)
-      if (tree_cursor_next(&cursor, &value)) break;
-  }
-  m.list = (now() - begin) / LISTINGS * 1e6;
-  ck_assert_uint_eq(bad, 0);
-  ck_assert_int_eq(tree_check(pager, VIEW_HEAD, root, &(tree_visitor){0}), SDB_OK);
-  for (uint32_t i = 1; i < mock_limit(pager); i++) used += page_fill(mock_bytes(pager, i));
-  m.per_path = (double)mock_pages(pager) * page_size / count;
-  m.fullness = (double)used / ((double)mock_pages(pager) * page_size);
-  free(keys);
-  free(others);
-  mock_close(pager);
-  return m;
-}
-
-START_TEST(space_and_time) {
-  static const struct {
-    const char *name;
-    uint32_t page_size;
-    enum shape shape;
-    enum order order;
-    double per_path; /* at most */
-  } rows[] = {
-      {"paths, shuffled, 8 KB", 8192, PATHS, SHUFFLED, 40},
-      {"paths, rising, 8 KB", 8192, PATHS, RISING, 40},
-      {"paths, falling, 8 KB", 8192, PATHS, FALLING, 40},
-      {"reversed paths, shuffled, 8 KB", 8192, REVERSED_PATHS, SHUFFLED, 68},
-      {"uuid messages, shuffled, 8 KB", 8192, UUIDS, SHUFFLED, 68},
-      {"16 counters, rising, 8 KB", 8192, COUNTERS, RISING, 20},
-      {"paths, shuffled, 4 KB", 4096, PATHS, SHUFFLED, 40},
-      {"paths, shuffled, 64 KB", 65536, PATHS, SHUFFLED, 40},
-  };
-  uint32_t count = key_count();
-  printf("%u keys                          put us  get us  list 100 us  bytes a path  full\n", (unsigned)count);
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    struct measured m = measure(rows[i].page_size, count, rows[i].shape, rows[i].order);
-    printf("  %-32s %6.3f  %6.3f  %11.2f  %12.1f  %3.0f %%\n", rows[i].name, m.put, m.get, m.list, m.per_path, m.fullness * 100);
-    ck_assert_double_le(m.per_path, rows[i].per_path);
-    ck_assert_double_ge(m.fullness, 0.5);
-  }
-}
-END_TEST
-
-/* After removing everything with tidying, what is left is the root and one leaf. */
-START_TEST(tidying_gives_back) {
-  struct fixture f;
-  uint8_t key[TREE_MAX_KEY];
-  uint32_t count = 20000;
-  start();
-  set_up(&f, 4096);
-  for (uint32_t i = 0; i < count; i++) ck_assert_int_eq(tree_put(f.pager, f.root, key, shaped_key(key, i, PATHS), i + 1), SDB_OK);
-  uint32_t full = mock_pages(f.pager);
-  uint32_t *numbers = sequence(count, (enum order)_i);
-  for (uint32_t i = 0; i < count; i++) {
-    size_t len = shaped_key(key, numbers[i], PATHS);
-    ck_assert_int_eq(tree_remove(f.pager, f.root, key, len), SDB_OK);
-    tree_tidy(f.pager, f.root, key, len);
-    if (i == count / 10 * 9) ck_assert_uint_lt(mock_pages(f.pager), full / 2);
-  }
-  free(numbers);
-  ck_assert_uint_eq(compare_check(f.pager, VIEW_HEAD, f.root, &f.model), 2);
-  tear_down(&f);
-}
-END_TEST
-
-/* Ways to fill pages badly: each must leave them half full on average. */
-START_TEST(occupancy_under_attack) {
-  enum { KEYS = 3000 };
-  struct fixture f;
-  uint8_t key[TREE_MAX_KEY];
-  uint64_t used = 0;
-  start();
-  set_up(&f, 4096);
-  for (uint32_t i = 0; i < KEYS; i++) {
-    size_t len = 0;
-    switch (_i) {
-      case 0: /* each a prefix of the next */
-        len = 1 + i % TREE_MAX_KEY;
-        memset(key, 'a', len);
-        key[0] = (uint8_t)(i / TREE_MAX_KEY);
-        break;
-      case 1: len = key_comb(key); break;
-      case 2: len = key_fat(key); break;
-      case 3: /* a tiny one after each long one */
-        if (i % 2) {
-          len = key_fat(key);
-        } else {
-          put32(key, (uint32_t)rnd());
-          len = 4;
-        }
-        break;
-      case 4: /* falling, just behind a rising run */
-        put32(key, 0);
-        key[0] = (uint8_t)(i % 128 == 127 ? 255 : i / 128);
-        key[1] = (uint8_t)(i % 128 == 127 ? 255 - i / 128 : i);
-        len = 2;
-        break;
-      default: len = key_deep(key); break;
-    }
-    mock_begin(f.pager);
-    ck_assert_int_eq(tree_put(f.pager, f.root, key, len, i + 1), SDB_OK);
-    mock_end(f.pager);
-  }
-  for (uint32_t i = 1; i < mock_limit(f.pager); i++) used += page_fill(mock_bytes(f.pager, i));
-  ck_assert_int_eq(tree_check(f.pager, VIEW_HEAD, f.root, &(tree_visitor){0}), SDB_OK);
-  if (mock_pages(f.pager) > 8) ck_assert_uint_ge(used * 100 / ((uint64_t)mock_pages(f.pager) * 4096), 45);
-  tear_down(&f);
-}
-END_TEST
-
 int main(void) {
-  const char *text = getenv("SDB_SEED");
-  seed = text ? strtoull(text, NULL, 0) : (uint64_t)time(NULL);
+  seed = seed_number("SDB_SEED", (uint64_t)time(NULL));
   printf("SDB_SEED=%" PRIu64 "\n", seed);
   setvbuf(stdout, NULL, _IOLBF, 0);
 
   Suite *suite = suite_create("tree");
   TCase *model = tcase_create("model");
   tcase_set_timeout(model, 300);
-  tcase_add_loop_test(model, random_operations, 0, PAGE_SIZES * MAKERS);
+  tcase_add_loop_test(model, random_operations, 0, PAGE_SIZES * KEY_MAKERS);
   tcase_add_test(model, one_byte_keys);
   tcase_add_test(model, arguments);
   tcase_add_test(model, old_views);
@@ -955,22 +688,15 @@ int main(void) {
   tcase_set_timeout(fault, 300);
   tcase_add_loop_test(fault, faults, 0, 8);
   tcase_add_test(fault, creation_faults);
-  tcase_add_loop_test(fault, undo_never_fails, 0, MAKERS);
+  tcase_add_loop_test(fault, undo_never_fails, 0, KEY_MAKERS);
   suite_add_tcase(suite, fault);
 
   TCase *damaged = tcase_create("damage");
   tcase_set_timeout(damaged, 300);
-  tcase_add_loop_test(damaged, hostile_pages, 0, MAKERS);
+  tcase_add_loop_test(damaged, hostile_pages, 0, KEY_MAKERS);
   tcase_add_test(damaged, wrong_children);
   tcase_add_test(damaged, visitor_stops);
   suite_add_tcase(suite, damaged);
-
-  TCase *cost = tcase_create("cost");
-  tcase_set_timeout(cost, 300);
-  tcase_add_loop_test(cost, tidying_gives_back, SHUFFLED, FALLING + 1);
-  tcase_add_loop_test(cost, occupancy_under_attack, 0, 6);
-  tcase_add_test(cost, space_and_time);
-  suite_add_tcase(suite, cost);
 
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

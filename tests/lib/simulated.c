@@ -20,6 +20,7 @@
 #define BLOCK 4096u
 #define NONE UINT32_MAX
 #define START_MS 1700000000000u
+#define BOOTED_MS (START_MS - 1000) /* where monotonic_us counts from */
 #define GARBAGE 0xA5
 
 typedef struct held {
@@ -586,7 +587,7 @@ static int sim_sync(sdb_file *file) {
 }
 
 static int sim_get_size(sdb_file *file, uint64_t *size) {
-  enum verdict verdict = enter(file->device, SIM_SIZE, &(sim_event){.call = "get_size", .name = file->name});
+  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_size", .name = file->name});
   if (verdict != GO) return code_of(file->device, verdict);
   *size = file->node->size;
   return SDB_OK;
@@ -671,7 +672,7 @@ static int sim_sync_dir(void *ctx, const char *name) {
 /* --- The table: clock, randomness, memory ------------------------------------------------------------------------------------- */
 
 static uint64_t sim_now_ms(void *ctx) { return ((sim *)ctx)->now_ms; }
-static uint64_t sim_monotonic_us(void *ctx) { return (((sim *)ctx)->now_ms - START_MS) * 1000; }
+static uint64_t sim_monotonic_us(void *ctx) { return (((sim *)ctx)->now_ms - BOOTED_MS) * 1000; }
 
 static int sim_fill_random(void *ctx, void *buf, size_t len) {
   sim *s = ctx;

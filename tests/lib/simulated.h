@@ -35,10 +35,10 @@ typedef struct sim sim;
 
 enum sim_kind {
   SIM_ALLOC,  /* realloc, except when it frees */
-  SIM_READ,   /* read */
+  SIM_READ,   /* read, get_size */
   SIM_WRITE,  /* write */
   SIM_SYNC,   /* sync, sync_dir */
-  SIM_SIZE,   /* get_size, set_size, allocate, punch */
+  SIM_SIZE,   /* set_size, allocate, punch */
   SIM_NAME,   /* open, lock, rename, remove */
   SIM_RANDOM, /* random */
   SIM_KINDS,

@@ -36,6 +36,12 @@ static bool stop_or_fail(workload *w, const char *call, int code) {
   return true;
 }
 
+static bool stop_or_fail_model(workload *w) {
+  if (!dead(w)) return fail_model(w);
+  w->stopped = true;
+  return true;
+}
+
 size_t workload_path(uint64_t index, uint8_t *path) {
   static const char odd[] = {'/', '\0', '\xFF', '\x80', '/', '\n', '\0'};
   if (index == 1) {
@@ -64,7 +70,7 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
   w->options.use_mmap = false;
   w->options.page_size = 4096u << (below(w, 8) == 0 ? below(w, 5) : below(w, 2));
   w->options.page_cache_size = 64;
-  w->options.wal_segment_size = 65536;
+  w->options.wal_segment_size = w->options.page_size <= 16384 ? 65536 : 4 * w->options.page_size;
   w->options.checkpoint_wal_bytes = 131072;
   w->options.change_log_bytes = 65536 * below(w, 3);
   w->options.versions_to_keep = below(w, 4) == 0 ? 1 : 2;
@@ -246,10 +252,7 @@ static bool reopen(workload *w) {
 }
 
 static bool look(workload *w, const uint8_t *path, size_t path_len) {
-  if (model_equals_at(w->model, w->db, path, path_len)) return true;
-  if (!dead(w)) return fail_model(w);
-  w->stopped = true;
-  return true;
+  return model_equals_at(w->model, w->db, path, path_len) || stop_or_fail_model(w);
 }
 
 static bool operate(workload *w) {
@@ -296,25 +299,23 @@ bool workload_run(workload *w, unsigned operations) {
 
 bool workload_verify(workload *w) {
   w->doing = "verify";
-  return (model_equals(w->model, w->db) && model_check(w->model, w->db)) || fail_model(w);
+  return (model_equals(w->model, w->db) && model_check(w->model, w->db)) || stop_or_fail_model(w);
 }
 
 bool workload_recover(workload *w) {
   w->stopped = false;
   w->doing = "recover";
   if (!workload_open(w) || w->stopped) return w->stopped;
-  if (model_adopt(w->model, w->db) && model_check(w->model, w->db)) return true;
-  if (!dead(w)) return fail_model(w);
-  w->stopped = true;
-  return true;
+  return (model_adopt(w->model, w->db) && model_check(w->model, w->db)) || stop_or_fail_model(w);
 }
 
 bool workload_close(workload *w) {
-  int code = w->db == NULL ? SDB_OK : sdb_close(w->db);
-  bool died = dead(w);
-  w->db = NULL;
-  if (code != SDB_OK && !died) return fail(w, "close: code %d (%s)", code, sdb_strerror(code));
-  if (code == SDB_OK && !died && !w->stopped) model_all_durable(w->model);
+  if (w->db != NULL) {
+    int code = sdb_close(w->db);
+    w->db = NULL;
+    if (code != SDB_OK && !dead(w)) return fail(w, "close: code %d (%s)", code, sdb_strerror(code));
+    if (code == SDB_OK && !dead(w)) model_all_durable(w->model);
+  }
   if (w->device == NULL) return true;
   if (sim_open_files(w->device) != 0) return fail(w, "close left %zu files open", sim_open_files(w->device));
   if (sim_allocations(w->device) == 0) return true;

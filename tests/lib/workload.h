@@ -42,7 +42,7 @@ void workload_clear(workload *w);
 bool workload_open(workload *w);
 /* Stops early when the device dies. */
 bool workload_run(workload *w, unsigned operations);
-/* The database equals the model and check finds nothing. */
+/* The database equals the model and check finds nothing. The device may die in it. */
 bool workload_verify(workload *w);
 /* After a crash: opens, finds the state that survived, verifies. The device may die again: then `stopped` is set. */
 bool workload_recover(workload *w);

@@ -31,11 +31,12 @@ cp "$here/consumer/CMakeLists.txt" "$work/source/"
 echo 'Through pkg-config:'
 export PKG_CONFIG_PATH=$library/pkgconfig
 cd "$work/run"
-# shellcheck disable=SC2046
-"$compiler" -std=c17 -Wall -Wextra -Werror -o first "$work/source/first.c" $(pkg-config --cflags --libs sdb) "-Wl,-rpath,$library"
+for program in first:sdb client:sdbc; do
+  # shellcheck disable=SC2046
+  "$compiler" -std=c17 -Wall -Wextra -Werror -o "${program%:*}" "$work/source/${program%:*}.c" \
+    $(pkg-config --cflags --libs "${program#*:}") "-Wl,-rpath,$library"
+done
 ./first
-# shellcheck disable=SC2046
-"$compiler" -std=c17 -Wall -Wextra -Werror -o client "$work/source/client.c" $(pkg-config --cflags --libs sdbc) "-Wl,-rpath,$library"
 
 echo 'Through find_package:'
 cmake -S "$work/source" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$compiler" >>"$work/log"

@@ -65,7 +65,12 @@ void server_restart(server *s, const char *const *extra) {
     exec_program(args);
   }
   close(fds[1]);
-  s->out = fdopen(fds[0], "r");
+  server_attach(s, s->pid, fds[0]);
+}
+
+void server_attach(server *s, pid_t pid, int fd) {
+  s->pid = pid;
+  s->out = fdopen(fd, "r");
   ck_assert_ptr_nonnull(s->out);
   read_ready(s);
 }
@@ -105,7 +110,9 @@ int run_program(const char *const *args, char *err, size_t size) {
   ck_assert_int_ge(pid, 0);
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(PATIENCE_MS / 1000);
     dup2(fds[1], STDERR_FILENO);
+    if (freopen("/dev/null", "w", stdout) == NULL) _exit(127);
     close(fds[0]);
     close(fds[1]);
     exec_program(args);
@@ -405,6 +412,15 @@ uint64_t statistic(connection *c, const char *name) {
   answer_free(&a);
   ck_assert_msg(found, "no statistic %s", name);
   return value;
+}
+
+void expect_statistic(connection *c, const char *name, uint64_t value) {
+  uint64_t now = statistic(c, name);
+  for (int waited = 0; now != value && waited < PATIENCE_MS; waited += 20) {
+    usleep(20000);
+    now = statistic(c, name);
+  }
+  ck_assert_msg(now == value, "%s stays %llu", name, (unsigned long long)now);
 }
 
 int harness_run(Suite *suite) {

@@ -38,6 +38,8 @@ typedef struct server {
 void server_start(server *s, const char *const *extra);
 /* The service again, on the same database. */
 void server_restart(server *s, const char *const *extra);
+/* A service that runs in the child process `pid` already and writes its ready line to `fd`. */
+void server_attach(server *s, pid_t pid, int fd);
 /* Sends the signal, waits, and returns what waitpid() says. */
 int server_signal(server *s, int signal);
 /* Waits for its end by itself. */
@@ -131,6 +133,9 @@ uint64_t test_random(uint64_t *state);
 void fill(void *buf, size_t len, uint64_t seed);
 /* One figure of the statistics. */
 uint64_t statistic(connection *c, const char *name);
+
+/* Waits until it has that value; fails the test when it does not come. */
+void expect_statistic(connection *c, const char *name, uint64_t value);
 
 /* Runs the suite; returns the exit code. */
 int harness_run(Suite *suite);

@@ -15,9 +15,7 @@ static void subscribe(const char *prefix) {
   ck_assert_int_eq(zmq_setsockopt(subscriber, ZMQ_LINGER, &none, sizeof none), 0);
   ck_assert_int_eq(zmq_setsockopt(subscriber, ZMQ_SUBSCRIBE, prefix, strlen(prefix)), 0);
   ck_assert_int_eq(zmq_connect(subscriber, srv.events), 0);
-  int tries = 0;
-  while (statistic(&con, "service_subscriptions") == 0 && tries++ < 200) usleep(10000);
-  ck_assert_uint_eq(statistic(&con, "service_subscriptions"), 1);
+  expect_statistic(&con, "service_subscriptions", 1);
 }
 
 static void setup(void) {

@@ -265,7 +265,7 @@ START_TEST(a_page_is_cut_at_its_bytes) {
   memset(path, 'p', sizeof path - 1);
   path[1024] = '\0';
   for (int i = 0; i < 1200; i++) {
-    char number[8];
+    char number[16];
     snprintf(number, sizeof number, "%04d", i);
     memcpy(path, number, 4);
     call k = call_insert(path, "", 0);

@@ -3,8 +3,8 @@
  *
  *     blocks --> [newest: used | free] --> [full] --> ... --> [first: kept between messages]
  *
- * protobuf-c allocates every field by itself, at sizes the peer decides. Taking them from here makes that cheap, bounded, and free of
- * leaks whatever the message looks like.
+ * protobuf-c allocates every field by itself, at sizes the peer decides. Taking them from here makes that cheap, bounded, and free
+ * of leaks whatever the message looks like.
  */
 #include <stdalign.h>
 #include <stdlib.h>

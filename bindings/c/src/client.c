@@ -121,9 +121,7 @@ int sdbc_connect(const char *endpoint, const sdbc_options *options, sdbc **clien
   sdbc_options o = default_options();
   char message[CI_MESSAGE] = "";
   int code = SDBC_OK;
-  if (options && options->size < sizeof options->size) {
-    return SDBC_INVALID;
-  }
+  if (options && options->size < sizeof options->size) { return SDBC_INVALID; }
   if (options) read_options(&o, sizeof o, options, options->size);
   if (!client) {
     ci_say(message, "there is no place for the handle");
@@ -173,7 +171,8 @@ int ci_check_path(sdbc *h, const void *path, size_t path_len) {
 int ci_protocol(sdbc *h, const char *what) { return ci_fail(h, SDBC_PROTOCOL, "%s answered %s", h->endpoint, what); }
 
 int ci_commit(sdbc *h, const ci_pb_reply *head, sdbc_commit *commit) {
-  sdbc_commit made = {.sequence = head->sequence, .epoch = head->epoch, .created = head->created != 0, .repeated = head->repeated != 0};
+  sdbc_commit made = {
+      .sequence = head->sequence, .epoch = head->epoch, .created = head->created != 0, .repeated = head->repeated != 0};
   if (!ci_info(head->info, &made.info)) return ci_protocol(h, "a write without saying what was written");
   if (head->reached >= DCF__DB__V1__DURABILITY__DURABLE && head->reached <= DCF__DB__V1__DURABILITY__NONE) {
     made.reached = (sdbc_durability)head->reached;
@@ -195,8 +194,8 @@ int sdbc_ping(sdbc *h, sdbc_pong *pong) {
   ci_reply reply;
   code = ci_call(h, &request, NULL, &reply);
   if (code != SDBC_OK || !pong) return code;
-  *pong = (sdbc_pong){
-      .sequence = reply.head->sequence, .epoch = reply.head->epoch, .round_trip_us = (uint64_t)(ci_now_us() - start)};
+  *pong =
+      (sdbc_pong){.sequence = reply.head->sequence, .epoch = reply.head->epoch, .round_trip_us = (uint64_t)(ci_now_us() - start)};
   (void)snprintf(pong->server, sizeof pong->server, "%s", reply.head->server);
   return SDBC_OK;
 }
@@ -225,7 +224,8 @@ int sdbc_statistics(sdbc *h, void (*each)(void *user, const char *name, uint64_t
   if (code != SDBC_OK) return code;
   /* The figures stand in the handle's memory: no call may receive anything before all are told. */
   h->in_callback = true;
-  for (size_t i = 0; i < reply.head->n_statistics; i++) each(user, reply.head->statistics[i]->key, reply.head->statistics[i]->value);
+  for (size_t i = 0; i < reply.head->n_statistics; i++)
+    each(user, reply.head->statistics[i]->key, reply.head->statistics[i]->value);
   h->in_callback = false;
   return SDBC_OK;
 }

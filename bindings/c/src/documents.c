@@ -19,8 +19,8 @@ static ProtobufCBinaryData bytes(const void *data, size_t len) {
 /* The enumerations have the same values: the wire's are written beside ours in the header. */
 static Dcf__Db__V1__Durability wire_durability(sdbc_durability durability) { return (Dcf__Db__V1__Durability)durability; }
 
-void ci_fill_insert(ci_pb_request *request, Dcf__Db__V1__Insert *insert, const void *path, size_t path_len, const void *data, size_t len,
-                    const sdbc_put_options *options) {
+void ci_fill_insert(ci_pb_request *request, Dcf__Db__V1__Insert *insert, const void *path, size_t path_len, const void *data,
+                    size_t len, const sdbc_put_options *options) {
   dcf__db__v1__request__init(request);
   dcf__db__v1__insert__init(insert);
   insert->path = bytes(path, path_len);
@@ -234,8 +234,8 @@ static uint64_t part_size(const sdbc_info *info, uint64_t offset, size_t len) {
 }
 
 /* A part that fits into one message. */
-static int small_range(sdbc *h, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len, size_t *got,
-                       sdbc_info *info) {
+static int small_range(sdbc *h, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len,
+                       size_t *got, sdbc_info *info) {
   Dcf__Db__V1__Get get;
   ci_pb_request request;
   ci_reply reply;
@@ -251,8 +251,8 @@ static int small_range(sdbc *h, const void *path, size_t path_len, uint32_t vers
   return SDBC_OK;
 }
 
-int sdbc_get_range(sdbc *h, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len, size_t *got,
-                   sdbc_info *info) {
+int sdbc_get_range(sdbc *h, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len,
+                   size_t *got, sdbc_info *info) {
   sdbc_info read;
   size_t n = 0;
   int code;

@@ -7,7 +7,7 @@
 
 const char *sdbc_strerror(int code) {
   switch (code) {
-#define X(name, value, status, text) \
+#define X(name, value, status, text)                                                                                               \
   case value: return text;
     SDBC_ERRORS(X)
 #undef X
@@ -17,7 +17,7 @@ const char *sdbc_strerror(int code) {
 
 int sdbc_dcf_status(int code) {
   switch (code) {
-#define X(name, value, status, text) \
+#define X(name, value, status, text)                                                                                               \
   case value: return status;
     SDBC_ERRORS(X)
 #undef X

@@ -75,9 +75,7 @@ static void finish(sdbc *h, ci_request *r, int code, const ci_reply *reply) {
   ci_release(h, r);
 }
 
-bool ci_can_retry(int code) {
-  return code == SDBC_TIMEOUT || code == SDBC_BUSY || code == SDBC_STOPPING || code == SDBC_CONFLICT;
-}
+bool ci_can_retry(int code) { return code == SDBC_TIMEOUT || code == SDBC_BUSY || code == SDBC_STOPPING || code == SDBC_CONFLICT; }
 
 uint32_t ci_backoff(const sdbc *h, unsigned attempts) {
   uint64_t ms = h->options.backoff_ms;
@@ -94,7 +92,9 @@ static bool retry(sdbc *h, ci_request *r, int code, uint32_t at_least_ms) {
   return true;
 }
 
-static const char *doubt(const ci_request *r) { return r->unknown ? "; it is not known whether the service did what was asked" : ""; }
+static const char *doubt(const ci_request *r) {
+  return r->unknown ? "; it is not known whether the service did what was asked" : "";
+}
 
 static void no_reply(sdbc *h, ci_request *r, const char *why) {
   r->unknown = true;
@@ -114,14 +114,21 @@ static size_t count_sent(const sdbc *h) {
 static void garbage(sdbc *h) {
   h->met_garbage = false;
   for (size_t n = count_sent(h); n > 0 && h->sent.head; n--) {
-    (void)ci_fail(h, SDBC_PROTOCOL, "%s sent something that is no reply of a StreamDB service; is this the right endpoint?", h->endpoint);
+    (void)ci_fail(h, SDBC_PROTOCOL, "%s sent something that is no reply of a StreamDB service; is this the right endpoint?",
+                  h->endpoint);
     finish(h, h->sent.head, SDBC_PROTOCOL, NULL);
   }
   ci_readers_lost(h);
 }
 
+/* When there is no new socket to be had, libzmq connects the old one again, which is news then. */
+static void renew(sdbc *h) {
+  h->connected = h->lost = false;
+  (void)ci_link_renew(&h->link, h->endpoint, NULL, 0);
+}
+
 static void connection_lost(sdbc *h) {
-  h->lost = false;
+  renew(h);
   for (size_t n = count_sent(h); n > 0 && h->sent.head; n--) {
     no_reply(h, h->sent.head, "the connection was lost before the reply came");
   }
@@ -172,7 +179,7 @@ static bool send_frames(sdbc *h, ci_request *r) {
 }
 
 static void send_queued(sdbc *h) {
-  if (!h->queued.head) return;
+  if (!h->queued.head || !h->connected) return;
   int64_t due = ci_now_ms() + h->options.request_timeout_ms;
   while (h->queued.head && send_frames(h, h->queued.head)) {
     h->queued.head->attempts++;
@@ -188,7 +195,7 @@ void ci_start(sdbc *h, ci_request *r) {
 bool ci_send_only(sdbc *h, ci_pb_request *request) {
   ci_request r = {.id = ++h->serial << SLOT_BITS | ((1u << SLOT_BITS) - 1)};
   if (!ci_pack(h, &r, request, NULL, 0)) return false;
-  bool sent = send_frames(h, &r);
+  bool sent = h->connected && send_frames(h, &r);
   zmq_msg_close(&r.header);
   return sent;
 }
@@ -261,6 +268,7 @@ static bool expire(sdbc *h, int64_t now) {
   }
   ci_request *r = h->queued.head;
   if (r && r->due <= now) {
+    renew(h);
     (void)ci_fail(h, SDBC_UNREACHABLE, "%s cannot be reached; is the service running there?%s", h->endpoint, doubt(r));
     finish(h, r, SDBC_UNREACHABLE, NULL);
     return true;
@@ -297,11 +305,13 @@ int ci_step(sdbc *h, int64_t until) {
     return SDBC_OK;
   }
   if (expire(h, ci_now_ms())) return SDBC_OK;
-  if (ci_link_wait(&h->link, h->queued.head != NULL, next_due(h, until)) != SDBC_OK) {
+  if (ci_link_wait(&h->link, next_due(h, until)) != SDBC_OK) {
     ci_finish_all(h, SDBC_CLOSED);
     return ci_fail(h, SDBC_CLOSED, "the ZeroMQ context of the handle was ended");
   }
-  if (ci_link_news(&h->link).lost) h->lost = true;
+  ci_news news = ci_link_news(&h->link);
+  if (news.connected) h->connected = true;
+  if (news.lost) h->lost = true;
   return SDBC_OK;
 }
 

@@ -33,11 +33,11 @@ typedef Dcf__Db__V1__Reply ci_pb_reply;
 #define CI_MAX_FRAME ((2u << 20) + (64u << 10))
 #define CI_MAX_UNPACKED ((size_t)32 << 20)
 
-#define CI_MESSAGE 512u                 /* bytes of a failure's sentence */
-#define CI_CHUNK 262144u                /* bytes of a stream's chunk, both ways */
-#define CI_READER_CREDIT 8u             /* chunks of a reader on their way */
-#define CI_WRITER_CREDIT 16u            /* most chunks of a writer without an answer */
-#define CI_SPARE_SLOTS 512u             /* beyond max_in_flight: for calls that wait, and uploads */
+#define CI_MESSAGE 512u      /* bytes of a failure's sentence */
+#define CI_CHUNK 262144u     /* bytes of a stream's chunk, both ways */
+#define CI_READER_CREDIT 8u  /* chunks of a reader on their way */
+#define CI_WRITER_CREDIT 16u /* most chunks of a writer without an answer */
+#define CI_SPARE_SLOTS 512u  /* beyond max_in_flight: for calls that wait, and uploads */
 #define CI_TOKEN 16u
 #define CI_FOREVER INT64_MAX
 
@@ -94,7 +94,8 @@ typedef struct ci_list {
 
 /* --- The socket and its monitor: link.c --------------------------------------------------------------------------------------- */
 
-/* A socket that libzmq connects again and again, and the news about that. */
+/* A socket and the news about its connection. libzmq connects again by itself, but not after a peer broke the transport's rules: so
+ * a link whose connection was lost is renewed. */
 typedef struct ci_link {
   void *context;
   bool shared; /* the context is the process's own */
@@ -109,10 +110,13 @@ typedef struct ci_news {
 int ci_link_open(ci_link *link, void *user_context, int type, char *message);
 int ci_link_connect(ci_link *link, const char *endpoint, char *message);
 void ci_link_close(ci_link *link);
+/* Puts a new socket in the place of the old one, subscribed to `prefix` if it is one for events; what the old one still had to send
+ * or to receive is forgotten. False, and nothing changed, when there is none to be had. */
+bool ci_link_renew(ci_link *link, const char *endpoint, const void *prefix, size_t prefix_len);
 /* Reads what the monitor has. */
 ci_news ci_link_news(ci_link *link);
-/* Waits until the socket can be read (or written, if `writing`), there is news, or `until` comes. SDBC_OK, or SDBC_CLOSED. */
-int ci_link_wait(ci_link *link, bool writing, int64_t until);
+/* Waits until the socket can be read, there is news, or `until` comes. SDBC_OK, or SDBC_CLOSED when the context is gone. */
+int ci_link_wait(ci_link *link, int64_t until);
 
 /* Writes the events endpoint that belongs to `endpoint`; false when none can be derived. */
 bool ci_events_endpoint(const char *endpoint, char *out, size_t len);
@@ -141,6 +145,7 @@ struct sdbc {
 
   zmq_msg_t head_frame, body_frame; /* of the last message */
   ci_arena arena;                   /* of the last message */
+  bool connected;                   /* requests may be sent */
   bool lost;                        /* the connection went away, which has still to be acted on */
   bool met_garbage;                 /* so has something that is no reply */
 
@@ -158,8 +163,8 @@ ci_request *ci_take(sdbc *h);
 void ci_release(sdbc *h, ci_request *r);
 /* Queues it and sends what can be sent. `done` must be set. */
 void ci_start(sdbc *h, ci_request *r);
-/* Handles one thing: a message, an expiry, a lost connection; or waits for one until `until`. SDBC_OK, or SDBC_CLOSED when the context
- * is gone, with everything finished. */
+/* Handles one thing: a message, an expiry, a lost connection; or waits for one until `until`. SDBC_OK, or SDBC_CLOSED when the
+ * context is gone, with everything finished. */
 int ci_step(sdbc *h, int64_t until);
 /* Ends every request with `code`; nothing is begun on the handle any more. */
 void ci_finish_all(sdbc *h, int code);
@@ -218,8 +223,8 @@ int ci_protocol(sdbc *h, const char *what);
 
 /* --- documents.c: what the calls that wait and the submitted ones share ------------------------------------------------------- */
 
-void ci_fill_insert(ci_pb_request *request, Dcf__Db__V1__Insert *insert, const void *path, size_t path_len, const void *data, size_t len,
-                    const sdbc_put_options *options);
+void ci_fill_insert(ci_pb_request *request, Dcf__Db__V1__Insert *insert, const void *path, size_t path_len, const void *data,
+                    size_t len, const sdbc_put_options *options);
 void ci_fill_delete(ci_pb_request *request, Dcf__Db__V1__Delete *message, const void *path, size_t path_len,
                     const sdbc_put_options *options);
 void ci_fill_get(ci_pb_request *request, Dcf__Db__V1__Get *get, const void *path, size_t path_len, uint32_t version);

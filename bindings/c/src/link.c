@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* link.c - sockets, their monitors, and the process's context.
  *
- * All handles share one context, because libzmq 4.3.4 closes the source of randomness with the first context that ends, under the feet
- * of the others. It ends with the last handle.
+ * All handles share one context, because libzmq 4.3.4 closes the source of randomness with the first context that ends, under the
+ * feet of the others. It ends with the last handle.
  */
 #include <errno.h>
 #include <limits.h>
@@ -37,8 +37,7 @@ static void *context_take(void) {
 static void context_release(void) {
   pthread_mutex_lock(&context_lock);
   if (--context_users == 0) {
-    while (zmq_ctx_term(context_shared) != 0 && errno == EINTR) {
-    }
+    while (zmq_ctx_term(context_shared) != 0 && errno == EINTR) {}
     context_shared = NULL;
   }
   pthread_mutex_unlock(&context_lock);
@@ -61,8 +60,9 @@ static bool set_options(void *socket, int type) {
               set_int(socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
               zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame) == 0;
   if (type == ZMQ_SUB) return done && set_int(socket, ZMQ_RCVHWM, EVENTS_QUEUE);
-  /* What is in flight is bounded by slots and credit, not by libzmq, and nothing is queued for a connection that does not exist. */
-  return done && set_int(socket, ZMQ_SNDHWM, 0) && set_int(socket, ZMQ_RCVHWM, 0) && set_int(socket, ZMQ_IMMEDIATE, 1);
+  /* What is sent is bounded by slots and credit, not by libzmq. ZMQ_IMMEDIATE would throw away replies that have arrived when the
+   * connection is lost, so requests wait for a connection on our side instead. */
+  return done && set_int(socket, ZMQ_SNDHWM, 0);
 }
 
 static bool open_monitor(ci_link *link) {
@@ -86,8 +86,26 @@ int ci_link_open(ci_link *link, void *user_context, int type, char *message) {
 
 int ci_link_connect(ci_link *link, const char *endpoint, char *message) {
   if (zmq_connect(link->socket, endpoint) == 0) return SDBC_OK;
-  ci_say(message, "'%s' is not an endpoint to connect to (%s); write it as tcp://HOST:PORT or ipc://FILE", endpoint, zmq_strerror(errno));
+  ci_say(message, "'%s' is not an endpoint to connect to (%s); write it as tcp://HOST:PORT or ipc://FILE", endpoint,
+         zmq_strerror(errno));
   return SDBC_INVALID;
+}
+
+bool ci_link_renew(ci_link *link, const char *endpoint, const void *prefix, size_t prefix_len) {
+  int type = 0;
+  size_t size = sizeof type;
+  char ignored[CI_MESSAGE];
+  ci_link fresh;
+  if (zmq_getsockopt(link->socket, ZMQ_TYPE, &type, &size) != 0) return false;
+  if (ci_link_open(&fresh, link->shared ? NULL : link->context, type, ignored) != SDBC_OK) return false;
+  bool subscribed = type != ZMQ_SUB || zmq_setsockopt(fresh.socket, ZMQ_SUBSCRIBE, prefix, prefix_len) == 0;
+  if (!subscribed || ci_link_connect(&fresh, endpoint, ignored) != SDBC_OK) {
+    ci_link_close(&fresh);
+    return false;
+  }
+  ci_link_close(link);
+  *link = fresh;
+  return true;
 }
 
 void ci_link_close(ci_link *link) {
@@ -104,18 +122,16 @@ ci_news ci_link_news(ci_link *link) {
   while (zmq_msg_recv(&frame, link->monitor, ZMQ_DONTWAIT) >= 0) {
     uint16_t event = 0;
     if (zmq_msg_size(&frame) >= sizeof event) memcpy(&event, zmq_msg_data(&frame), sizeof event);
-    if (event == ZMQ_EVENT_DISCONNECTED) news = (ci_news){.lost = true};
+    if (event == ZMQ_EVENT_DISCONNECTED) news.lost = true;
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) news.connected = true;
-    while (zmq_msg_more(&frame) && zmq_msg_recv(&frame, link->monitor, ZMQ_DONTWAIT) >= 0) {
-    }
+    while (zmq_msg_more(&frame) && zmq_msg_recv(&frame, link->monitor, ZMQ_DONTWAIT) >= 0) {}
   }
   zmq_msg_close(&frame);
   return news;
 }
 
-int ci_link_wait(ci_link *link, bool writing, int64_t until) {
-  zmq_pollitem_t items[2] = {{.socket = link->socket, .events = (short)(writing ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN)},
-                             {.socket = link->monitor, .events = ZMQ_POLLIN}};
+int ci_link_wait(ci_link *link, int64_t until) {
+  zmq_pollitem_t items[2] = {{.socket = link->socket, .events = ZMQ_POLLIN}, {.socket = link->monitor, .events = ZMQ_POLLIN}};
   long timeout = -1;
   if (until != CI_FOREVER) {
     int64_t left = until - ci_now_ms();

@@ -4,8 +4,8 @@
  *     0 ....... start ....... position ....... arrived ............... end ....... size
  *               |<-- handed out -->|<-- ring of chunks -->|<-- to come -->|
  *
- * The service sends as many chunks as it has credit for; one is granted again for each that was handed out. `arrived` is all that is
- * needed to go on after a lost connection: the same version is opened again from there. A failure shows once the ring is empty.
+ * The service sends as many chunks as it has credit for; one is granted again for each that was handed out. `arrived` is all that
+ * is needed to go on after a lost connection: the same version is opened again from there. A failure shows once the ring is empty.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +20,12 @@ struct sdbc_reader {
   uint64_t start, position, arrived, end;
   zmq_msg_t ring[CI_READER_CREDIT];
   unsigned first, count;
-  size_t used;         /* bytes of the first chunk handed out */
-  unsigned owed;       /* chunks handed out, credit not granted yet */
-  unsigned fruitless;  /* times it was opened since the last chunk */
-  int64_t last_news;   /* ms: when the stream was opened or a chunk came */
-  uint32_t digest;     /* of [start, arrived) */
-  int failed;          /* SDBC_OK, or why nothing more comes */
+  size_t used;        /* bytes of the first chunk handed out */
+  unsigned owed;      /* chunks handed out, credit not granted yet */
+  unsigned fruitless; /* times it was opened since the last chunk */
+  int64_t last_news;  /* ms: when the stream was opened or a chunk came */
+  uint32_t digest;    /* of [start, arrived) */
+  int failed;         /* SDBC_OK, or why nothing more comes */
   char message[CI_MESSAGE];
   size_t path_len;
   uint8_t path[SDBC_MAX_PATH];
@@ -105,7 +105,8 @@ int sdbc_reader_open(sdbc *h, const void *path, size_t path_len, uint32_t versio
 static int reopen(sdbc_reader *reader) {
   sdbc *h = reader->h;
   if (reader->fruitless++ > h->options.retries) {
-    return ci_fail(h, SDBC_TIMEOUT, "%s: no chunk came in time, also after asking again (attempts: %u)", h->endpoint, reader->fruitless);
+    return ci_fail(h, SDBC_TIMEOUT, "%s: no chunk came in time, also after asking again (attempts: %u)", h->endpoint,
+                   reader->fruitless);
   }
   if (reader->fruitless > 1) {
     int code = ci_pause(h, ci_backoff(h, reader->fruitless - 1));
@@ -119,7 +120,8 @@ static int reopen(sdbc_reader *reader) {
                    (unsigned long long)reader->arrived);
   }
   if (code != SDBC_OK) return code;
-  if (memcmp(info.id, reader->info.id, sizeof info.id) == 0 && info.size == reader->info.size && info.digest == reader->info.digest) {
+  if (memcmp(info.id, reader->info.id, sizeof info.id) == 0 && info.size == reader->info.size &&
+      info.digest == reader->info.digest) {
     if (reader->stream == 0) fail_reader(reader, SDBC_PROTOCOL, "the stream ended before it began");
     return SDBC_OK;
   }
@@ -136,7 +138,9 @@ void ci_readers_lost(sdbc *h) {
 static void stream_ended(sdbc_reader *reader, const ci_pb_reply *head) {
   int code = ci_code(head);
   reader->stream = 0;
-  if (ci_can_retry(code) || code == SDBC_NOT_FOUND) return; /* the next read asks again, and learns more if there is more to learn */
+  if (ci_can_retry(code) || code == SDBC_NOT_FOUND)
+    return; /* the next read asks again, and learns more if there is more to
+               learn */
   reader->failed = code;
   ci_copy_sentence(reader->message, head->message && *head->message ? head->message : sdbc_strerror(code));
 }

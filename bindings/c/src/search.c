@@ -66,7 +66,8 @@ static sdbc_page *make_page(const ci_pb_reply *head, bool infos) {
 }
 
 static int check_search(sdbc *h, const void *prefix, size_t prefix_len, const void *after, size_t after_len) {
-  if ((prefix_len > 0 && !prefix) || (after_len > 0 && !after)) return ci_fail(h, SDBC_INVALID, "there are no bytes to search with");
+  if ((prefix_len > 0 && !prefix) || (after_len > 0 && !after))
+    return ci_fail(h, SDBC_INVALID, "there are no bytes to search with");
   if (prefix_len <= SDBC_MAX_PATH && after_len <= SDBC_MAX_PATH) return SDBC_OK;
   return ci_fail(h, SDBC_INVALID, "a prefix has at most %u bytes", SDBC_MAX_PATH);
 }
@@ -90,7 +91,8 @@ int sdbc_search(sdbc *h, const void *prefix, size_t prefix_len, const void *afte
   ci_reply reply;
   code = ci_call(h, &request, NULL, &reply);
   if (code != SDBC_OK) return code;
-  if (!plausible(reply.head, prefix_copy, prefix_len, after_copy, after_len, infos)) return ci_protocol(h, "other paths than were asked for");
+  if (!plausible(reply.head, prefix_copy, prefix_len, after_copy, after_len, infos))
+    return ci_protocol(h, "other paths than were asked for");
   sdbc_page *made = make_page(reply.head, infos);
   if (!made) return ci_fail(h, SDBC_NO_MEMORY, "no memory for a page of %zu paths", reply.head->n_entries);
   *page = made;
@@ -99,11 +101,13 @@ int sdbc_search(sdbc *h, const void *prefix, size_t prefix_len, const void *afte
 
 size_t sdbc_page_count(const sdbc_page *page) { return page->count; }
 bool sdbc_page_last(const sdbc_page *page) { return page->last; }
-const sdbc_entry *sdbc_page_entry(const sdbc_page *page, size_t index) { return index < page->count ? &page->entries[index] : NULL; }
+const sdbc_entry *sdbc_page_entry(const sdbc_page *page, size_t index) {
+  return index < page->count ? &page->entries[index] : NULL;
+}
 void sdbc_page_free(sdbc_page *page) { free(page); }
 
-int sdbc_cursor_open(sdbc *h, const void *prefix, size_t prefix_len, const void *after, size_t after_len, uint32_t page_size, bool infos,
-                     sdbc_cursor **cursor) {
+int sdbc_cursor_open(sdbc *h, const void *prefix, size_t prefix_len, const void *after, size_t after_len, uint32_t page_size,
+                     bool infos, sdbc_cursor **cursor) {
   int code = ci_enter(h);
   if (code == SDBC_OK) code = check_search(h, prefix, prefix_len, after, after_len);
   if (code != SDBC_OK) return code;

@@ -83,7 +83,8 @@ static int enter(sdbc *h, const void *path, size_t path_len, sdbc_callback callb
   uint64_t most = h->options.max_in_flight_bytes;
   bool too_much = bytes > 0 && h->in_flight_bytes > 0 && (h->in_flight_bytes >= most || bytes > most - h->in_flight_bytes);
   if (h->in_flight >= h->options.max_in_flight || too_much) {
-    return ci_fail(h, SDBC_AGAIN, "%zu requests with %llu bytes are in flight", h->in_flight, (unsigned long long)h->in_flight_bytes);
+    return ci_fail(h, SDBC_AGAIN, "%zu requests with %llu bytes are in flight", h->in_flight,
+                   (unsigned long long)h->in_flight_bytes);
   }
   return SDBC_OK;
 }
@@ -107,7 +108,8 @@ static int submit(sdbc *h, ci_pb_request *request, const void *body, size_t size
   return SDBC_OK;
 }
 
-int sdbc_submit_get(sdbc *h, const void *path, size_t path_len, uint32_t version, sdbc_callback callback, void *user, uint64_t *ticket) {
+int sdbc_submit_get(sdbc *h, const void *path, size_t path_len, uint32_t version, sdbc_callback callback, void *user,
+                    uint64_t *ticket) {
   int code = enter(h, path, path_len, callback, 0);
   if (code != SDBC_OK) return code;
   Dcf__Db__V1__Get get;
@@ -116,7 +118,8 @@ int sdbc_submit_get(sdbc *h, const void *path, size_t path_len, uint32_t version
   return submit(h, &request, NULL, 0, get_done, callback, user, ticket);
 }
 
-int sdbc_submit_stat(sdbc *h, const void *path, size_t path_len, uint32_t version, sdbc_callback callback, void *user, uint64_t *ticket) {
+int sdbc_submit_stat(sdbc *h, const void *path, size_t path_len, uint32_t version, sdbc_callback callback, void *user,
+                     uint64_t *ticket) {
   int code = enter(h, path, path_len, callback, 0);
   if (code != SDBC_OK) return code;
   Dcf__Db__V1__Stat stat;
@@ -133,7 +136,8 @@ int sdbc_submit_insert(sdbc *h, const void *path, size_t path_len, const void *d
   if (code == SDBC_OK) code = ci_put_options(h, options, &o, token);
   if (code != SDBC_OK) return code;
   if (!data && len > 0) return ci_fail(h, SDBC_INVALID, "there is no content");
-  if (len > SDBC_MAX_BODY) return ci_fail(h, SDBC_TOO_LARGE, "contents above %u bytes need sdbc_insert() or a stream", SDBC_MAX_BODY);
+  if (len > SDBC_MAX_BODY)
+    return ci_fail(h, SDBC_TOO_LARGE, "contents above %u bytes need sdbc_insert() or a stream", SDBC_MAX_BODY);
   if (!data) data = "";
   Dcf__Db__V1__Insert insert;
   ci_pb_request request;
@@ -141,8 +145,8 @@ int sdbc_submit_insert(sdbc *h, const void *path, size_t path_len, const void *d
   return submit(h, &request, data, len, insert_done, callback, user, ticket);
 }
 
-int sdbc_submit_delete(sdbc *h, const void *path, size_t path_len, const sdbc_put_options *options, sdbc_callback callback, void *user,
-                       uint64_t *ticket) {
+int sdbc_submit_delete(sdbc *h, const void *path, size_t path_len, const sdbc_put_options *options, sdbc_callback callback,
+                       void *user, uint64_t *ticket) {
   sdbc_put_options o;
   int code = enter(h, path, path_len, callback, 0);
   if (code == SDBC_OK) code = ci_put_options(h, options, &o, NULL);

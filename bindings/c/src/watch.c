@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* watch.c - the subscription to changes.
  *
- * The service counts what it publishes. A watch that receives everything sees a loss as a jump of that count; each event is looked at
- * for its number first and for its prefix then. A gap is reported before the event that revealed it, which waits for the next call.
+ * The service counts what it publishes. A watch that receives everything sees a loss as a jump of that count; each event is looked
+ * at for its number first and for its prefix then. A gap is reported before the event that revealed it, which waits for the next
+ * call.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@ struct sdbc_watch {
   uint32_t connect_timeout_ms;
   bool narrow;
   bool known; /* number and session are of the last event */
-  bool back;  /* connected again after a loss, which has still to be told */
+  bool lost;  /* the connection went away, which has still to be acted on */
+  bool back;  /* it is there again, which has still to be told */
   uint64_t number, session;
   bool has_event; /* one that is not delivered yet */
   sdbc_event event;
@@ -40,13 +42,15 @@ static int fail_watch(sdbc_watch *w, int code, const char *sentence) {
 static void note_news(sdbc_watch *w) {
   ci_news news = ci_link_news(&w->link);
   if (news.connected) w->back = true;
+  if (news.lost) w->lost = true;
 }
 
 static int wait_for_connection(sdbc_watch *w) {
   int64_t until = ci_now_ms() + w->connect_timeout_ms;
   while (!w->back) {
-    if (ci_now_ms() >= until) return fail_watch(w, SDBC_UNREACHABLE, "the event feed cannot be reached; is the service running there?");
-    if (ci_link_wait(&w->link, false, until) != SDBC_OK) return fail_watch(w, SDBC_CLOSED, "the ZeroMQ context was ended");
+    if (ci_now_ms() >= until)
+      return fail_watch(w, SDBC_UNREACHABLE, "the event feed cannot be reached; is the service running there?");
+    if (ci_link_wait(&w->link, until) != SDBC_OK) return fail_watch(w, SDBC_CLOSED, "the ZeroMQ context was ended");
     note_news(w);
   }
   w->back = false;
@@ -165,6 +169,11 @@ static int take(sdbc_watch *w, sdbc_event *event) {
   return SDBC_OK;
 }
 
+static void renew(sdbc_watch *w) {
+  w->lost = w->back = false;
+  if (!ci_link_renew(&w->link, w->endpoint, w->prefix, w->narrow ? w->prefix_len : 0)) w->back = true; /* libzmq tries by itself */
+}
+
 static int connection_back(sdbc_watch *w, sdbc_event *event) {
   w->back = false;
   w->known = false;
@@ -188,9 +197,10 @@ int sdbc_watch_next(sdbc_watch *w, int timeout_ms, sdbc_event *event) {
     }
     if (code != SDBC_AGAIN) return code;
     /* Everything is read that came before the connection went away. */
+    if (w->lost) renew(w);
     if (w->back) return connection_back(w, event);
     if (ci_now_ms() >= until) return SDBC_AGAIN;
-    if (ci_link_wait(&w->link, false, until) != SDBC_OK) return fail_watch(w, SDBC_CLOSED, "the ZeroMQ context was ended");
+    if (ci_link_wait(&w->link, until) != SDBC_OK) return fail_watch(w, SDBC_CLOSED, "the ZeroMQ context was ended");
     note_news(w);
   }
 }

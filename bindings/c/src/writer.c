@@ -3,8 +3,9 @@
  *
  *     caller's bytes --> [chunk being filled] --full--> ring: [sent][sent][sent] --answered--> gone
  *
- * As many chunks are unanswered as the service gives credit for. They stay in the ring until they are answered, because a busy service
- * may refuse one: those behind it are then refused as well, and when the last has been answered all are sent again in their order.
+ * As many chunks are unanswered as the service gives credit for. They stay in the ring until they are answered, because a busy
+ * service may refuse one: those behind it are then refused as well, and when the last has been answered all are sent again in their
+ * order.
  */
 #include <stdlib.h>
 #include <string.h>

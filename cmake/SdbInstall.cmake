@@ -30,7 +30,8 @@ foreach(program streamdbd streamdb)
   endif()
 endforeach()
 if(TARGET streamdb)
-  install(FILES ${PROJECT_SOURCE_DIR}/cli/completion.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME streamdb)
+  install(FILES ${PROJECT_SOURCE_DIR}/cli/completion/streamdb
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/StreamDBConfig.cmake.in ${PROJECT_BINARY_DIR}/StreamDBConfig.cmake

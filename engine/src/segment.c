@@ -182,9 +182,12 @@ static void segment_drop(log *l, size_t i) {
 void log_release(log *l, uint64_t position, unsigned spare) {
   uint64_t keep = position > l->config.keep_bytes ? position - l->config.keep_bytes : 0;
   unsigned spares = 0;
+  mutex_lock(&l->queue);
+  const struct segment *current = l->current, *next = l->next;
+  mutex_unlock(&l->queue);
   for (size_t i = 0; i < l->count; i++) {
     struct segment *s = l->segments[i];
-    if (s->state == SEGMENT_LIVE && s != l->current && s != l->next && s->base + l->segment_size <= keep) s->state = SEGMENT_SPARE;
+    if (s->state == SEGMENT_LIVE && s != current && s != next && s->base + l->segment_size <= keep) s->state = SEGMENT_SPARE;
     spares += s->state == SEGMENT_SPARE;
   }
   for (size_t i = 0; i < l->count && spares > spare;) {

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-3.0-or-later
 # How everything here is compiled: language, warnings, sanitizers; and the functions the folders use to add their parts.
 #
-#   sdb_add_subdirectory(DIR)                 DIR, when it has a CMakeLists.txt
 #   sdb_library(TARGET SHARED|STATIC ...)     a library with the flags below
 #   sdb_program(TARGET SOURCES...)            a program with the flags below
 #   sdb_shared_library(TARGET MAP)            its version, and the symbols that leave it
@@ -51,12 +50,6 @@ if(SDB_COVERAGE)
   add_compile_options(--coverage -fprofile-update=atomic)
   add_link_options(--coverage)
 endif()
-
-function(sdb_add_subdirectory dir)
-  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${dir}/CMakeLists.txt)
-    add_subdirectory(${dir})
-  endif()
-endfunction()
 
 function(sdb_library target)
   add_library(${target} ${ARGN})

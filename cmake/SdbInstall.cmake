@@ -18,25 +18,17 @@ function(sdb_install_library target include_dir template)
   install(FILES ${PROJECT_BINARY_DIR}/${target}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endfunction()
 
-if(TARGET sdb)
-  sdb_install_library(sdb ${PROJECT_SOURCE_DIR}/engine/include ${PROJECT_SOURCE_DIR}/engine/sdb.pc.in)
-endif()
-if(TARGET sdbc)
+sdb_install_library(sdb ${PROJECT_SOURCE_DIR}/engine/include ${PROJECT_SOURCE_DIR}/engine/sdb.pc.in)
+if(SDB_BUILD_SERVICE)
   sdb_install_library(sdbc ${PROJECT_SOURCE_DIR}/bindings/c/include ${PROJECT_SOURCE_DIR}/bindings/c/sdbc.pc.in)
-endif()
-foreach(program streamdbd streamdb)
-  if(TARGET ${program})
-    install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  endif()
-endforeach()
-if(TARGET streamdb)
-  install(FILES ${PROJECT_SOURCE_DIR}/cli/completion/streamdb
-    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(TARGETS streamdbd streamdb RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES ${PROJECT_SOURCE_DIR}/cli/completion/streamdb DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/StreamDBConfig.cmake.in ${PROJECT_BINARY_DIR}/StreamDBConfig.cmake
   INSTALL_DESTINATION ${SDB_PACKAGE_DIR} NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/StreamDBConfigVersion.cmake COMPATIBILITY SameMajorVersion)
-install(FILES ${PROJECT_BINARY_DIR}/StreamDBConfig.cmake ${PROJECT_BINARY_DIR}/StreamDBConfigVersion.cmake DESTINATION ${SDB_PACKAGE_DIR})
+install(FILES ${PROJECT_BINARY_DIR}/StreamDBConfig.cmake ${PROJECT_BINARY_DIR}/StreamDBConfigVersion.cmake
+  DESTINATION ${SDB_PACKAGE_DIR})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/LICENSE.GPL-3.0 ${PROJECT_SOURCE_DIR}/README.md
   ${PROJECT_SOURCE_DIR}/CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

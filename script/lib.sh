@@ -8,7 +8,7 @@ jobs=$(nproc)
 
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config libzmq3-dev libczmq-dev libprotobuf-c-dev protobuf-c-compiler
   libsodium-dev libisal-dev check)
-test_packages=(g++ clang clang-format universal-ctags)
+test_packages=(g++ clang clang-format universal-ctags jq)
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
   bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'

@@ -113,8 +113,10 @@ static void *feed_main(void *arg) {
     bool any = publish(f);
     if (stop) break;
     if (any || !mailbox_sleep(&f->events)) continue;
-    zmq_pollitem_t items[] = {{.socket = f->socket, .events = ZMQ_POLLIN}, {.fd = f->events.fd, .events = ZMQ_POLLIN}};
-    zmq_poll(items, 2, -1);
+    if (!atomic_load(&f->stop)) {
+      zmq_pollitem_t items[] = {{.socket = f->socket, .events = ZMQ_POLLIN}, {.fd = f->events.fd, .events = ZMQ_POLLIN}};
+      zmq_poll(items, 2, -1);
+    }
     mailbox_wake(&f->events);
   }
   return NULL;

@@ -33,7 +33,8 @@ void flow_release(flow *f, size_t n);
 /* Memory for the body of a reply. */
 typedef struct block {
   flow *flow;
-  size_t size; /* reserved, and given back with the block */
+  size_t size;        /* reserved, and given back with the block */
+  atomic_bool handed; /* to ZeroMQ */
   uint8_t data[];
 } block;
 

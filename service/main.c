@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* main.c - streamdbd: options, database, service, exit code. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <zmq.h>
 
-#include "bounds.h"
 #include "options.h"
 #include "service.h"
 
@@ -28,6 +30,14 @@ static void block_signals(void) {
   sigaddset(&set, SIGINT);
   sigprocmask(SIG_BLOCK, &set, NULL);
   signal(SIGPIPE, SIG_IGN);
+}
+
+/* Every connection is a descriptor, and the usual soft limit of 1,024 is soon reached. */
+static void raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log_line(LOG_WARNING, "descriptor_limit", "reason=\"%s\"", strerror(errno));
 }
 
 static int serve(options *o) {
@@ -65,5 +75,6 @@ int main(int argc, char *argv[]) {
   log_set_level(o.log_level);
   if (!libzmq_is_safe()) return EXIT_START;
   block_signals();
+  raise_descriptor_limit();
   return serve(&o);
 }

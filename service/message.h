@@ -14,8 +14,8 @@
 #include <stdint.h>
 #include <zmq.h>
 
-#include "dcf_db.pb-c.h"
 #include "bounds.h"
+#include "dcf_db.pb-c.h"
 #include "sdb/sdb.h"
 
 typedef Dcf__Db__V1__Request pb_request;

@@ -38,7 +38,7 @@ static const char help[] =
     "  --help                      this text\n"
     "  --version                   name and version\n"
     "\n"
-    "When everything is bound, one line on stdout says so: ready listen=ENDPOINT... events=ENDPOINT database=FILE pid=N\n"
+    "When everything is bound, one line on stdout says so: ready listen=ENDPOINT... events=ENDPOINT pid=N database=FILE\n"
     "Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage, 75 a sync of the storage failed: start it again.\n";
 
 const char *options_help(void) { return help; }

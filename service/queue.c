@@ -111,7 +111,7 @@ void mailbox_destroy(mailbox *m) {
   pthread_mutex_destroy(&m->lock);
 }
 
-static void ring(mailbox *m) {
+void mailbox_nudge(mailbox *m) {
   if (!atomic_exchange(&m->asleep, false)) return;
   const uint64_t one = 1;
   /* The counter cannot be full: it is written once a sleep. */
@@ -125,12 +125,7 @@ void mailbox_put(mailbox *m, list *l) {
   list_move(&m->list, l);
   atomic_store(&m->filled, true);
   pthread_mutex_unlock(&m->lock);
-  ring(m);
-}
-
-void mailbox_nudge(mailbox *m) {
-  atomic_store(&m->filled, true);
-  ring(m);
+  mailbox_nudge(m);
 }
 
 void mailbox_take(mailbox *m, list *l) {

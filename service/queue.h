@@ -60,7 +60,8 @@ int mailbox_init(mailbox *m);
 void mailbox_destroy(mailbox *m);
 /* Moves the list in, and wakes the owner when it sleeps. Any thread. */
 void mailbox_put(mailbox *m, list *l);
-/* Wakes the owner without leaving anything. Any thread. */
+/* Wakes the owner, if it sleeps, without leaving anything: what it is to notice must be said before, and looked at by the owner
+ * between mailbox_sleep() and its poll. Any thread. */
 void mailbox_nudge(mailbox *m);
 /* Moves everything out, without waiting. The owner. */
 void mailbox_take(mailbox *m, list *l);

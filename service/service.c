@@ -140,10 +140,10 @@ static void say_ready(const running *r) {
   const options *o = r->s.options;
   printf("ready");
   for (size_t i = 0; i < o->listen_count; i++) printf(" listen=%s", r->listen[i]);
-  printf(" events=%s database=%s pid=%ld\n", r->events, o->database, (long)getpid());
+  printf(" events=%s pid=%ld database=%s\n", r->events, (long)getpid(), o->database);
   fflush(stdout);
-  log_line(LOG_INFO, "started", "version=%s listen=%s events=%s epoch=%llu sequence=%llu workers=%u", r->s.name, r->listen[0],
-           r->events, (unsigned long long)r->s.epoch, (unsigned long long)atomic_load(&r->s.sequence), o->workers);
+  log_line(LOG_INFO, "started", "version=%s listen=%s events=%s epoch=%llu sequence=%llu workers=%u", SDB_VERSION_STRING,
+           r->listen[0], r->events, (unsigned long long)r->s.epoch, (unsigned long long)atomic_load(&r->s.sequence), o->workers);
 }
 
 /* --- Ending ------------------------------------------------------------------------------------------------------------------- */

@@ -62,8 +62,8 @@ void *need(size_t size);
 
 void directory_make(const char *dir);
 void directory_remove(const char *dir);
-/* Bytes that the files below take on the device. */
-uint64_t directory_bytes(const char *dir);
+/* Bytes that the files below take on the device; with `part` only of those that have it in their name. */
+uint64_t directory_bytes(const char *dir, const char *part);
 /* Anonymous resident memory of a process, in bytes; 0 if it cannot be told. */
 uint64_t anonymous_memory(int pid);
 

@@ -22,17 +22,19 @@ void directory_remove(const char *dir) {
   if (nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) die("cannot remove %s: %s", dir, strerror(errno));
 }
 
-/* nftw() passes no argument of ours through. */
+/* nftw() passes no arguments of ours through. */
 static uint64_t sum;
+static const char *wanted;
 
 static int sum_one(const char *name, const struct stat *st, int type, struct FTW *ftw) {
-  (void)name, (void)ftw;
-  if (type == FTW_F) sum += (uint64_t)st->st_blocks * 512;
+  bool counts = !wanted || strstr(name + ftw->base, wanted);
+  if (type == FTW_F && counts) sum += (uint64_t)st->st_blocks * 512;
   return 0;
 }
 
-uint64_t directory_bytes(const char *dir) {
+uint64_t directory_bytes(const char *dir, const char *part) {
   sum = 0;
+  wanted = part;
   if (nftw(dir, sum_one, 16, FTW_PHYS)) die("cannot measure %s: %s", dir, strerror(errno));
   return sum;
 }

@@ -64,7 +64,7 @@ void work_open(bench *b);              /* seconds an open, seconds of the first 
 void work_crash(bench *b);             /* bytes put that only the log has; the process then ends without closing */
 void work_write_large(bench *b);       /* bytes/s */
 void work_read_large(bench *b);        /* bytes/s */
-void work_churn(bench *b);             /* overwrites/s, bytes on the device over bytes kept, the same after deleting 90 % */
+void work_churn(bench *b);             /* overwrites/s, data file over what is kept, the same after deleting 90 % */
 
 /* --- The plan's side ---------------------------------------------------------------------------------------------------------- */
 

@@ -104,7 +104,7 @@ int command_ping(cli *c) {
   if (b->calls->is_service) {
     printf("%s answers in %.2f ms: %s, sequence %" PRIu64 "\n", b->name, (double)p.round_trip_us / 1000, server, p.sequence);
   } else {
-    printf("%s opens: %s, %s documents, sequence %" PRIu64 "\n", b->name, server, text_number(p.documents, number), p.sequence);
+    printf("%s opens: %s, documents %s, sequence %" PRIu64 "\n", b->name, server, text_number(p.documents, number), p.sequence);
   }
   return EXIT_DONE;
 }
@@ -144,8 +144,8 @@ int command_check(cli *c) {
   if (r != RESULT_OK) return exit_code_of(c, r);
   if (!c->json) {
     char documents[32], pages[32], size[16], problems[32];
-    printf("%s: %s documents, %s in %s pages, %s problems\n", b->name, text_number(report.documents, documents),
-           text_size(report.bytes, size), text_number(report.pages, pages), text_number(report.problems, problems));
+    printf("%s: pages %s, documents %s, contents %s, problems %s\n", b->name, text_number(report.pages, pages),
+           text_number(report.documents, documents), text_size(report.bytes, size), text_number(report.problems, problems));
   }
   return report.problems == 0 ? EXIT_DONE : EXIT_FAILED;
 }

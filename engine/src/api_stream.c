@@ -21,6 +21,7 @@ struct sdb_cursor {
   sdb *db;
   uint64_t view;
   bool infos, ended;
+  int failed; /* behind the entries of the batch */
   unsigned batch;          /* entries to fetch next time */
   unsigned next, count;    /* in items */
   size_t used;             /* of bytes */
@@ -46,6 +47,7 @@ int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *
   c->db = db;
   c->infos = infos;
   c->ended = false;
+  c->failed = SDB_OK;
   c->batch = FIRST_BATCH;
   c->next = c->count = 0;
   c->prefix_len = (uint16_t)prefix_len;
@@ -104,12 +106,14 @@ static int fetch(sdb_cursor *c) {
   pager_leave(c->db->pager, slot);
   c->batch = BATCH;
   if (rc == SDB_END) c->ended = true;
-  return rc == SDB_END || c->count > 0 ? SDB_OK : rc; /* an error behind good entries is met again by the next fetch */
+  else c->failed = rc; /* the entry that failed must not be passed over: told behind the good ones, and from then on */
+  return c->count > 0 || c->ended ? SDB_OK : rc;
 }
 
 int sdb_cursor_next(sdb_cursor *c, sdb_entry *entry) {
   if (c->next == c->count) {
     if (c->ended) return SDB_END;
+    if (c->failed != SDB_OK) return c->failed;
     int rc = fetch(c);
     if (rc != SDB_OK) return rc;
     if (c->count == 0) return SDB_END;

@@ -139,6 +139,7 @@ static int check_version(struct check *c, uint64_t document, const table_entry *
     c->content_bytes += r.size;
     uint64_t named = 0;
     rc = tree_get(c->db->pager, VIEW_HEAD, c->db->roots.path_tree, r.path, r.path_len, &named);
+    if (rc == SDB_NO_MEMORY) return rc;
     if (rc != SDB_OK || named != document) tell(c, "the path of document %llu does not lead to it", (unsigned long long)document);
   }
   if (r.flags & RECORD_LARGE) return check_extent(c, &r);
@@ -169,7 +170,9 @@ static int visit_path(void *user, const uint8_t *key, size_t len, uint64_t docum
   table_entry entry;
   (void)key, (void)len;
   c->names++;
-  if (table_get(c->db->table, VIEW_HEAD, document, &entry) != SDB_OK)
+  int rc = table_get(c->db->table, VIEW_HEAD, document, &entry);
+  if (rc == SDB_NO_MEMORY) return rc;
+  if (rc != SDB_OK)
     tell(c, "a path names document %llu, which the table does not have", (unsigned long long)document);
   return SDB_OK;
 }

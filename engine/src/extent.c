@@ -113,13 +113,14 @@ static void give_back_from(extent_writer *w, uint64_t bytes) {
 
 int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, extent_writer **out) {
   extent_writer *w = mem_new(e, sizeof *w);
-  if (w) w->chunk = mem_alloc(e, SDB_CHUNK);
-  if (!w || !w->chunk) {
+  if (!w) return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
+  w->e = e;
+  w->p = p;
+  w->chunk = mem_alloc(e, SDB_CHUNK);
+  if (!w->chunk) {
     extent_drop(w);
     return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
   }
-  w->e = e;
-  w->p = p;
   w->size = size;
   w->most = size == SDB_UNKNOWN_SIZE ? most : size;
   w->path_len = path_len;

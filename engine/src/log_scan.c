@@ -17,7 +17,8 @@ struct scan {
 static int load(struct scan *sc, const struct segment *s) {
   if (sc->segment == s) return SDB_OK;
   sc->segment = NULL;
-  if (sc->l->e->storage->read(s->file, 0, sc->bytes, sc->l->segment_size) != SDB_OK)
+  memset(sc->bytes + s->readable, 0, sc->l->segment_size - s->readable);
+  if (sc->l->e->storage->read(s->file, 0, sc->bytes, s->readable) != SDB_OK)
     return env_fail(sc->l->e, SDB_IO, "cannot read log segment %04u", s->index);
   sc->segment = s;
   return SDB_OK;
@@ -48,7 +49,7 @@ static const struct segment *follower(const log *l, const struct segment *s) {
 
 /* The next good record behind `end`, or NULL. On success *position is where it stands. */
 static int next_record(struct scan *sc, const struct segment *s, uint64_t end, uint32_t chain, uint64_t *position, const uint8_t **record) {
-  uint64_t offset = end - s->base;
+  uint64_t offset = end - s->base < LOG_SECTOR ? LOG_SECTOR : end - s->base; /* the end of one segment is the base of the next */
   *record = NULL;
   int rc = load(sc, s);
   if (rc != SDB_OK) return rc;
@@ -66,10 +67,21 @@ static int next_record(struct scan *sc, const struct segment *s, uint64_t end, u
   return SDB_OK;
 }
 
-/* Looks at every sector behind the end, in this segment and all that follow. */
+/* The next segment that exists, also behind a missing one. */
+static const struct segment *later(const log *l, const struct segment *s) {
+  const struct segment *found = NULL;
+  for (size_t i = 0; i < l->count; i++) {
+    const struct segment *t = l->segments[i];
+    if (t->state == SEGMENT_LIVE && t->number > s->number && t->base > s->base && (!found || t->number < found->number)) found = t;
+  }
+  return found;
+}
+
+/* Looks at every sector behind the end, in this segment and all that follow. A segment that was cut where the log ends is damage. */
 static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, bool *damaged) {
   uint64_t offset = align_up(end - s->base, 8);
-  for (; s && !*damaged; s = follower(sc->l, s), offset = LOG_SECTOR) {
+  *damaged = s->readable < sc->l->segment_size;
+  for (; s && !*damaged; s = later(sc->l, s), offset = LOG_SECTOR) {
     int rc = load(sc, s);
     if (rc != SDB_OK) return rc;
     for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size; offset += LOG_SECTOR) {

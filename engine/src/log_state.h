@@ -13,6 +13,7 @@ struct segment {
   sdb_file *file;
   uint32_t index; /* of the file's name */
   uint64_t number, base, salt;
+  uint32_t readable; /* bytes the file has, less than its size when it was cut */
   enum { SEGMENT_SPARE, SEGMENT_LIVE } state;
   bool unsynced;
 };

@@ -268,7 +268,12 @@ int pager_check_chunks(pager *p, void (*problem)(void *user, const char *sentenc
   uint32_t groups = (uint32_t)((p->head.pages_total + p->g.group_pages - 1) >> p->g.group_shift);
   for (uint32_t i = 0; i < groups; i++) {
     struct group *g;
-    if (group_get(p, i, &g) != SDB_OK) {
+    int rc = group_get(p, i, &g);
+    if (rc == SDB_NO_MEMORY) {
+      mem_free(p->e, buf);
+      return rc;
+    }
+    if (rc != SDB_OK) {
       problem(user, "a group directory cannot be read");
       continue;
     }

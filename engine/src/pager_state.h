@@ -120,8 +120,9 @@ struct pager {
 
   _Atomic uint64_t epoch;
   struct reader_slot {
-    _Alignas(64) _Atomic uint64_t epoch; /* 0: nobody */
-    _Atomic uint64_t floor;               /* no older view is read here; 0 while it is being found out */
+    _Atomic uint64_t epoch; /* 0: nobody */
+    _Atomic uint64_t floor; /* no older view is read here; 0 while it is being found out */
+    char apart[112];        /* two cache lines a slot: the allocator aligns to 16 bytes only */
   } readers[READER_SLOTS];
 
   /* frames */

@@ -52,8 +52,10 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
   if (rec.total > page_size(rp->db->pager) - PAGE_HEADER) return bad(rp->db, r);
   if (!(rec.flags & RECORD_LARGE)) return SDB_OK;
   if (run_list_parse(&l, &rec) != SDB_OK) return bad(rp->db, r);
-  for (uint32_t i = 0; i < l.count; i++)
-    if (!pager_hold_run(rp->db->pager, l.runs[i])) return bad(rp->db, r);
+  for (uint32_t i = 0; i < l.count; i++) {
+    int rc = pager_hold_run(rp->db->pager, l.runs[i]);
+    if (rc != SDB_OK) return rc == SDB_CORRUPT ? bad(rp->db, r) : rc;
+  }
   return SDB_OK;
 }
 
@@ -66,8 +68,10 @@ static int fetch_entry(sdb *db, struct change *c) {
   int rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
   if (rc == SDB_NOT_FOUND) c->entry = (table_entry){0};
   else if (rc != SDB_OK) return rc;
-  if (c->entry.version && document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &current) == SDB_OK) c->old_size = current.size;
-  return SDB_OK;
+  if (c->entry.version == 0) return SDB_OK;
+  rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &current);
+  if (rc == SDB_OK) c->old_size = current.size;
+  return rc == SDB_CORRUPT ? SDB_OK : rc;
 }
 
 static int replay_put(sdb *db, const log_record *r, uint8_t flags, const uint8_t *body, uint32_t len) {

@@ -59,7 +59,7 @@ static int header_read(log *l, struct segment *s) {
                     s->index);
   uint32_t declared = get32(head + 64);
   if (declared < 16 * LOG_SECTOR || declared % LOG_SECTOR != 0 || get64(head + 48) > UINT64_MAX / 2) return SDB_OK;
-  if (size < declared) return SDB_OK; /* being created when it died: never used */
+  s->readable = size < declared ? (uint32_t)size : declared; /* a header is written into a file of full, synced size: less is damage */
   s->number = get64(head + 40);
   s->base = get64(head + 48);
   s->salt = get64(head + 56);
@@ -92,14 +92,19 @@ int segments_find(log *l) {
   return SDB_OK;
 }
 
+static bool index_taken(const log *l, uint32_t index) {
+  for (size_t i = 0; i < l->count; i++)
+    if (l->segments[i]->index == index) return true;
+  return false;
+}
+
 /* A file of zeros, so that later writes change data only and no metadata of the file system. */
 static int file_create(log *l, struct segment **out) {
   enum { PART = 1 << 20 };
   char name[4096];
   sdb_file *file;
   uint32_t index = 0;
-  for (size_t i = 0; i < l->count; i++)
-    if (l->segments[i]->index >= index) index = l->segments[i]->index + 1;
+  while (index_taken(l, index)) index++;
   int rc = index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
   if (rc != SDB_OK) return rc;
   const sdb_storage *st = l->e->storage;
@@ -162,6 +167,7 @@ int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
   s->number = number;
   s->base = base;
   s->salt = salt;
+  s->readable = l->segment_size;
   rc = header_write(l, s);
   if (rc == SDB_OK) s->state = SEGMENT_LIVE;
   if (rc == SDB_OK) *out = s;
@@ -190,9 +196,13 @@ void log_release(log *l, uint64_t position, unsigned spare) {
     if (s->state == SEGMENT_LIVE && s != current && s != next && s->base + l->segment_size <= keep) s->state = SEGMENT_SPARE;
     spares += s->state == SEGMENT_SPARE;
   }
-  for (size_t i = 0; i < l->count && spares > spare;) {
-    if (l->segments[i]->state == SEGMENT_SPARE) segment_drop(l, i), spares--;
-    else i++;
+  while (spares > spare) { /* the highest file only, so that names have no gaps and a start finds them all */
+    size_t top = 0;
+    for (size_t i = 1; i < l->count; i++)
+      if (l->segments[i]->index > l->segments[top]->index) top = i;
+    if (l->segments[top]->state != SEGMENT_SPARE) break;
+    segment_drop(l, top);
+    spares--;
   }
 }
 

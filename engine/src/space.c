@@ -256,11 +256,17 @@ static int space_grow(pager *p, uint32_t need) {
   return SDB_OK;
 }
 
+/* The next checkpoint must find a place for every dirty page, and deletes must be able to make some more of them. */
+static uint64_t space_reserve(const pager *p) {
+  uint64_t room = p->logical_limit < p->config.cache_pages ? p->logical_limit : p->config.cache_pages;
+  return p->dirty_count + DELETE_RESERVE + room / 16;
+}
+
 /* Forgets the free pages at the end of the file; all of them were free in both slots, because what is freed stays busy until then.
- * The file itself is cut when a checkpoint that says so is complete. */
+ * The reserve stays: on a full device nobody gives it back. The file itself is cut when a checkpoint that says so is complete. */
 void space_shrink(pager *p) {
   uint64_t total = p->pages_total;
-  while (total > group_body(&p->g, 0)) {
+  while (total > group_body(&p->g, 0) && p->available > space_reserve(p) + DELETE_RESERVE) {
     struct bitmap *b;
     uint32_t bit;
     if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK || bit_get(b->busy, bit)) break;
@@ -448,9 +454,7 @@ int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
     return env_fail(p->e, SDB_NO_MEMORY, "out of memory for the list of changes");
   p->deltas = deltas;
   if (freeing) return SDB_OK;
-  /* The next checkpoint must find a place for every dirty page, and deletes must be able to make some more of them. */
-  uint64_t room = p->logical_limit < p->config.cache_pages ? p->logical_limit : p->config.cache_pages;
-  uint64_t need = p->dirty_count + pages + DELETE_RESERVE + room / 16;
+  uint64_t need = space_reserve(p) + pages;
   if (p->available >= need) return SDB_OK;
   space_reclaim(p);
   if (p->available >= need) return SDB_OK;
@@ -478,18 +482,20 @@ void pager_live_add(pager *p, uint32_t number, int32_t bytes) {
   delta_add(p, (struct delta){.start = number, .amount = bytes, .what = DELTA_LIVE});
 }
 
-bool pager_hold_run(pager *p, run r) {
-  if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return false;
+int pager_hold_run(pager *p, run r) {
+  if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return SDB_CORRUPT;
   for (uint32_t i = 0; i < r.count; i++) {
     struct bitmap *b;
     uint32_t bit;
-    if (bitmap_get(p, r.start + i, &b, &bit) != SDB_OK || bit_get(b->used, bit)) return false;
+    int rc = bitmap_get(p, r.start + i, &b, &bit);
+    if (rc != SDB_OK) return rc;
+    if (bit_get(b->used, bit)) return SDB_CORRUPT;
     if (bit_get(b->busy, bit)) continue; /* the same extent named again */
     bit_set(b->busy, bit);
     b->available--;
     p->available--;
   }
-  return true;
+  return SDB_OK;
 }
 
 /* --- First touch and mapping -------------------------------------------------------------------------------------------------- */

@@ -37,8 +37,8 @@ static int open_page(struct pager *pager, uint64_t view, uint32_t number, uint32
   return (level == ROOT_LEVEL ? tp->level > 0 : tp->level == level) ? SDB_OK : SDB_CORRUPT;
 }
 
-/* To the leaf that would hold the key. `path`: the page of each level, if not NULL. `fence`: the first separator above the key, if not
- * NULL. Levels fall by one at each step, so it ends. */
+/* To the leaf that would hold the key. `path`: the page of each level, if not NULL. `fence`: the first separator above the key, if
+ * not NULL. Levels fall by one at each step, so it ends. */
 static int descend(struct pager *pager, uint64_t view, uint32_t root, const uint8_t *key, size_t len, uint32_t *path,
                    struct fence *fence, struct tp *leaf) {
   uint32_t number = root, level = ROOT_LEVEL;
@@ -114,7 +114,8 @@ static int put_in_page(uint8_t *page, uint32_t size, const uint8_t *key, uint32_
   if (rc) return rc;
   if (place.found) return tp.level > 0 ? SDB_CORRUPT : tp_set_value(page, size, &place, value, &need);
   rc = tp_insert(page, size, &place, key, len, value, &need);
-  if (rc == SDB_FULL && tp_squeeze(page, size, need + 3)) { /* 3: a head behind the key may need its long form in the joined group */
+  if (rc == SDB_FULL &&
+      tp_squeeze(page, size, need + 3)) { /* 3: a head behind the key may need its long form in the joined group */
     rc = tp_open(&tp, page, size);
     if (!rc) rc = tp_find(&tp, key, len, &place);
     if (!rc) rc = tp_insert(page, size, &place, key, len, value, &need);
@@ -186,7 +187,9 @@ static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, 
   if (!rc) rc = tp_plan_split(&tp, &place, key, len, &plan);
   if (rc) return rc;
   rc = level == put->top ? split_root(put, page, &plan, key, len, value) : split_page(put, level, page, &plan, key, len, value);
-  if (rc && rc != SDB_CORRUPT) { /* last resort, and what makes that undoing a remove never fails: with all groups joined it fitted once */
+  if (rc &&
+      rc !=
+          SDB_CORRUPT) { /* last resort, and what makes that undoing a remove never fails: with all groups joined it fitted once */
     tp_join_all(page, put->size);
     if (put_in_page(page, put->size, key, len, value) == SDB_OK) return SDB_OK;
   }
@@ -220,7 +223,8 @@ int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len)
 }
 
 /* Joins two neighbours that `separator` in `parent` tells apart, and frees the right one. */
-static bool merge(struct pager *pager, uint32_t parent, uint32_t left, uint32_t right, uint32_t level, const struct fence *separator) {
+static bool merge(struct pager *pager, uint32_t parent, uint32_t left, uint32_t right, uint32_t level,
+                  const struct fence *separator) {
   uint32_t size = page_size(pager), need, child;
   struct tp l, r, p;
   struct tp_place place;
@@ -316,7 +320,8 @@ void tree_tidy(struct pager *pager, uint32_t root, const void *key, size_t len) 
 
 /* --- Cursor ------------------------------------------------------------------------------------------------------------------- */
 
-void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len, bool after) {
+void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len,
+                      bool after) {
   cursor->pager = pager;
   cursor->view = view;
   cursor->root = root;
@@ -344,10 +349,8 @@ static int seek(tree_cursor *cursor, uint64_t *value) {
     int rc = descend(cursor->pager, cursor->view, cursor->root, key, len, NULL, &fence, &leaf);
     if (!rc) rc = tp_find(&leaf, key, (uint32_t)len, &place);
     if (rc) return rc;
-    if (place.found && !after)
-      rc = tp_value(&leaf, place.at, value, &next);
-    else
-      rc = tp_above(&leaf, &place, key, &len, value, &next);
+    if (place.found && !after) rc = tp_value(&leaf, place.at, value, &next);
+    else rc = tp_above(&leaf, &place, key, &len, value, &next);
     if (rc == SDB_OK) {
       cursor->leaf = leaf.page;
       cursor->next_offset = next;
@@ -442,8 +445,8 @@ static int check_inner(struct check *check, uint32_t number, const struct tp *tp
   return SDB_OK;
 }
 
-/* Non-zero only when the visitor wants no more. Even where a damaged tree reaches a page on many ways this ends soon: at all but one of
- * them the page's separators are outside the bounds, and then its children are not looked at. */
+/* Non-zero only when the visitor wants no more. Even where a damaged tree reaches a page on many ways this ends soon: at all but
+ * one of them the page's separators are outside the bounds, and then its children are not looked at. */
 static int check_page(struct check *check, uint32_t number, uint32_t level, struct bound low, struct bound high) {
   struct tp tp;
   int rc = check->visitor->page ? check->visitor->page(check->visitor->user, number) : SDB_OK;

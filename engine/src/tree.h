@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* tree.h - an ordered map from byte strings to numbers, on logical pages. Used for paths, reversed paths and expiry.
  *
- * Keys are 1 to TREE_MAX_KEY bytes, ordered bytewise (unsigned, shorter first). Values are 40-bit numbers above 0 (document numbers).
- * The root's page number never changes while the tree lives, so a view is all one needs to read an old state.
- * Thread rule: readers (get, cursor, check) run at any time in a published view; put, remove and tidy are the writer's (page.h).
- * Every call either succeeds or changes nothing.
+ * Keys are 1 to TREE_MAX_KEY bytes, ordered bytewise (unsigned, shorter first). Values are 40-bit numbers above 0 (document
+ * numbers). The root's page number never changes while the tree lives, so a view is all one needs to read an old state. Thread
+ * rule: readers (get, cursor, check) run at any time in a published view; put, remove and tidy are the writer's (page.h). Every
+ * call either succeeds or changes nothing.
  */
 #ifndef SDB_TREE_H
 #define SDB_TREE_H
@@ -24,7 +24,8 @@ int tree_get(struct pager *pager, uint64_t view, uint32_t root, const void *key,
 int tree_put(struct pager *pager, uint32_t root, const void *key, size_t len, uint64_t value);
 
 /* SDB_NOT_FOUND. Frees nothing and merges nothing, so that a tree_put of the same key before the commit lock is given up, to undo
- * it, cannot fail; nor can a tree_remove of a key just put. */
+ * it, cannot fail; nor can a tree_remove of a key just put. A whole sequence is undone backwards. Both hold as long as the caller
+ * has not left the pager since, so that the pages above the leaf are still readable. */
 int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len);
 
 /* After a remove that stands: merges the leaf that would hold `key` with a neighbour, or unlinks it, where little is left. Best
@@ -38,23 +39,24 @@ typedef struct tree_cursor {
   uint64_t view;
   uint32_t root;
   /* the rest is tree.c's own */
-  const uint8_t *leaf;      /* NULL: descend again */
-  uint32_t next_offset;     /* of the next entry in the leaf */
+  const uint8_t *leaf;  /* NULL: descend again */
+  uint32_t next_offset; /* of the next entry in the leaf */
   size_t key_len;
   uint8_t key[TREE_MAX_KEY];
-  bool after;               /* the key was returned already: go on behind it */
+  bool after; /* the key was returned already: go on behind it */
 } tree_cursor;
 
 /* To the first key >= `key` (after: > `key`). An empty key with len 0 is before all. Cannot fail. */
-void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len, bool after);
+void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len,
+                      bool after);
 /* The next key (in cursor->key, key_len) and its value. SDB_END, SDB_CORRUPT, SDB_IO. The caller must have entered the pager; after
  * leaving it call tree_cursor_pause before entering again. */
 int tree_cursor_next(tree_cursor *cursor, uint64_t *value);
 void tree_cursor_pause(tree_cursor *cursor);
 
 /* Walks the whole tree: every page (so that the caller can mark it), every key in order, and every structural rule. `page` and
- * `entry` return SDB_OK to go on, anything else ends the walk and is returned. `problem` is told each broken rule as one sentence; the
- * walk goes on beside the damage and returns the code of the first problem. Functions may be NULL. */
+ * `entry` return SDB_OK to go on, anything else ends the walk and is returned. `problem` is told each broken rule as one sentence;
+ * the walk goes on beside the damage and returns the code of the first problem. Functions may be NULL. */
 typedef struct tree_visitor {
   void *user;
   int (*page)(void *user, uint32_t number);

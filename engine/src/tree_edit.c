@@ -17,10 +17,12 @@ void tp_format(uint8_t *page, uint32_t level, uint32_t leftmost) {
   page_set_fill(page, TP_BODY);
 }
 
-/* --- Moving bytes --------------------------------------------------------------------------------------------------------------- */
+/* --- Moving bytes ---------------------------------------------------------------------------------------------------------------
+ */
 
 /* Puts `len` bytes in the place of `cut` bytes at `at`, which stand in `group`. The caller has seen that there is room. */
-static void splice(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t cut, const uint8_t *bytes, uint32_t len) {
+static void splice(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t cut, const uint8_t *bytes,
+                   uint32_t len) {
   assert(at + cut <= tp->end && tp->end - cut + len <= tp->size);
   uint8_t *starts = page + TP_BODY + 4 * tp->groups;
   memmove(page + at + len, page + at + cut, tp->end - at - cut);
@@ -113,7 +115,8 @@ static uint32_t write_front(uint8_t *at, const uint8_t *page, const struct tp_en
   return n + value_len;
 }
 
-/* --- One entry ------------------------------------------------------------------------------------------------------------------ */
+/* --- One entry ------------------------------------------------------------------------------------------------------------------
+ */
 
 int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const uint8_t *key, uint32_t len, uint64_t value,
               uint32_t *need) {
@@ -149,10 +152,8 @@ int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const 
   if (tp.end + n - cut > size) return SDB_FULL;
   splice(page, &tp, place->group, place->at, cut, bytes, n);
   set_entries(page, tp.entries + 1, last ? appended + 1 : 0);
-  if (place->common < tp.common)
-    set_common(page, size, place->common);
-  else if (first)
-    put32(page + TP_BODY + 4 * place->group, key_head(key, len, tp.common));
+  if (place->common < tp.common) set_common(page, size, place->common);
+  else if (first) put32(page + TP_BODY + 4 * place->group, key_head(key, len, tp.common));
   return SDB_OK;
 }
 
@@ -231,7 +232,8 @@ int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place) {
   return SDB_OK;
 }
 
-/* --- Joining groups ------------------------------------------------------------------------------------------------------------- */
+/* --- Joining groups -------------------------------------------------------------------------------------------------------------
+ */
 
 static uint32_t count_group(const struct tp *tp, uint32_t group) {
   struct tp_entry entry;
@@ -281,7 +283,7 @@ bool tp_squeeze(uint8_t *page, uint32_t size, uint32_t need) {
     }
   }
   if (room < need) return false;
-  for (uint32_t g = 0; size - page_fill(page) < need; ) {
+  for (uint32_t g = 0; size - page_fill(page) < need;) {
     if (tp_open(&tp, page, size) || g + 1 >= tp.groups) return false;
     if (count_group(&tp, g) + count_group(&tp, g + 1) > TP_CROWD || !join_group(page, size, g)) g++;
   }
@@ -292,7 +294,8 @@ void tp_join_all(uint8_t *page, uint32_t size) {
   while (get16(page + TP_GROUPS) > 1 && join_group(page, size, 0)) continue;
 }
 
-/* --- Two pages ------------------------------------------------------------------------------------------------------------------ */
+/* --- Two pages ------------------------------------------------------------------------------------------------------------------
+ */
 
 /* The best place to cut that was seen so far. Cutting before an element: `left` bytes stay, `extra` more are needed on the right
  * because its first key must stand whole there. */

@@ -12,8 +12,8 @@
 
 enum { TP_LEVEL = 64, TP_GROUPS = 66, TP_ENTRIES = 68, TP_COMMON = 70, TP_APPENDED = 72, TP_LEFTMOST = 76 };
 
-#define TP_LONG 255u       /* first byte of the long form */
-#define TP_MAX_HEAD 5u     /* bytes before the value */
+#define TP_LONG 255u   /* first byte of the long form */
+#define TP_MAX_HEAD 5u /* bytes before the value */
 #define TP_MAX_VALUE_LEN 6u
 #define TP_MAX_ENTRY (TP_MAX_HEAD + TP_MAX_VALUE_LEN + TREE_MAX_KEY)
 

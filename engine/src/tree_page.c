@@ -55,9 +55,9 @@ static inline int weigh(const uint8_t *suffix, uint32_t suffix_len, const uint8_
   return k == rest || suffix[k] > key[*m] ? 1 : -1;
 }
 
-/* Goes through the group until an entry is not below the key, m bytes of which the restart is known to share. Because keys are sorted,
- * what an entry shares with the one before decides most comparisons: with m bytes of the key matched by the entry before, one that
- * shares more is below the key as well, one that shares less is above it. */
+/* Goes through the group until an entry is not below the key, m bytes of which the restart is known to share. Because keys are
+ * sorted, what an entry shares with the one before decides most comparisons: with m bytes of the key matched by the entry before,
+ * one that shares more is below the key as well, one that shares less is above it. */
 static bool scan_group(const struct tp *tp, const uint8_t *key, uint32_t len, uint32_t m, struct tp_place *place) {
   const uint8_t *page = tp->page;
   struct tp_entry entry;

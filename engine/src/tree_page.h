@@ -11,8 +11,8 @@
  *     common    bytes that all keys of the page begin with
  *     heads     of each restart the 4 bytes behind `common`, so that a search reads one or two cache lines to find its group
  *
- * A leaf maps keys to document numbers. An inner page maps separators to children: a child holds the keys from its separator on up to
- * the next; `leftmost` holds those before the first separator. Both kinds are edited in place by moving bytes.
+ * A leaf maps keys to document numbers. An inner page maps separators to children: a child holds the keys from its separator on up
+ * to the next; `leftmost` holds those before the first separator. Both kinds are edited in place by moving bytes.
  *
  * Thread rule: none of its own; the caller owns the bytes or they do not change.
  * Bytes of a page are never trusted: tp_open checks the fields, everything behind checks each entry as it comes, and a page that
@@ -56,8 +56,8 @@ struct tp_place {
 struct tp_iter {
   const struct tp *tp;
   uint32_t group;
-  uint32_t at;     /* the entry */
-  uint32_t next;   /* where the entry behind it begins */
+  uint32_t at;   /* the entry */
+  uint32_t next; /* where the entry behind it begins */
   uint32_t group_end;
   uint32_t shared; /* as stored: 0 for a restart */
   uint32_t lcp;    /* bytes truly shared with the entry before; 0 for the first one walked */
@@ -70,10 +70,10 @@ struct tp_iter {
 
 /* How a page is cut in two. */
 struct tp_split {
-  uint32_t group; /* of `at` */
-  uint32_t at;    /* the first entry that goes right */
-  uint32_t left;  /* entries that stay */
-  bool lifted;    /* inner page: the entry at `at` is the separator, its child becomes `leftmost` of the right page */
+  uint32_t group;  /* of `at` */
+  uint32_t at;     /* the first entry that goes right */
+  uint32_t left;   /* entries that stay */
+  bool lifted;     /* inner page: the entry at `at` is the separator, its child becomes `leftmost` of the right page */
   bool new_lifted; /* inner page: the new key is the separator */
   uint32_t len;
   uint8_t key[TREE_MAX_KEY]; /* the separator: above all that stays, not above anything that goes */
@@ -98,8 +98,8 @@ int tp_find(const struct tp *tp, const uint8_t *key, uint32_t len, struct tp_pla
 int tp_value(const struct tp *tp, uint32_t at, uint64_t *value, uint32_t *next);
 /* Of an inner page: the child that holds the key of `place`. */
 int tp_child(const struct tp *tp, const struct tp_place *place, uint32_t *child);
-/* The first entry above the key of `place`: SDB_END if the page has none. `key` holds that key, has room for TREE_MAX_KEY bytes and receives the
- * entry's. `next`: where the entry behind it begins. */
+/* The first entry above the key of `place`: SDB_END if the page has none. `key` holds that key, has room for TREE_MAX_KEY bytes and
+ * receives the entry's. `next`: where the entry behind it begins. */
 int tp_above(const struct tp *tp, const struct tp_place *place, uint8_t *key, size_t *len, uint64_t *value, uint32_t *next);
 /* The entry at *at for a sequential reader whose `key` holds the key before (or nothing, at the beginning of a group): its key goes
  * there, *at behind it. SDB_END at the page's end. */

@@ -142,7 +142,7 @@ static int clean_page(sdb *db, uint32_t number) {
   bool damaged = false;
   if (number == db->roots.heap_page) return SDB_OK;
   int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
-  if (rc == SDB_OK) rc = pager_admit(db->pager, page_size(db->pager) / 16, 8, true);
+  if (rc == SDB_OK) rc = pager_admit(db->pager, page_size(db->pager) / 16, 8, false); /* moving needs space before it frees some */
   if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, number, &m.page);
   if (rc == SDB_OK) rc = heap_walk(m.page, page_size(db->pager), move_record, &m, &damaged);
   note_unlogged(db);
@@ -161,7 +161,7 @@ static int clean_step(sdb *db, unsigned budget) {
     int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, page_size(db->pager) / 2, &number);
     if (rc == SDB_OK) rc = clean_page(db, number);
     writer_leave(db, slot);
-    if (rc == SDB_END) db->cleaning = false;
+    if (rc == SDB_END || rc == SDB_FULL) db->cleaning = false;
     else if (rc != SDB_OK && rc != SDB_NOT_FOUND) {
       db->cleaning = false;
       return rc;

@@ -140,7 +140,8 @@ unsigned fake_count(const fake *f) { return atomic_load(&f->count); }
 /* --- In the handler ----------------------------------------------------------------------------------------------------------- */
 
 PB(Reply) fake_reply_to(const asked *a, PB(Code) code) {
-  PB(Reply) reply = DCF__DB__V1__REPLY__INIT;
+  PB(Reply) reply;
+  dcf__db__v1__reply__init(&reply);
   reply.id = a->request->id;
   reply.code = code;
   reply.epoch = 7;

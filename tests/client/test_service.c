@@ -185,13 +185,14 @@ START_TEST(care) {
 END_TEST
 
 START_TEST(searching) {
+  static const char content[250];
   char path[32];
   for (int i = 0; i < 250; i++) {
     int len = snprintf(path, sizeof path, "/s/%03d", i);
     sdbc_put_options options;
     sdbc_put_options_init(&options, sizeof options);
     options.durability = SDBC_NONE;
-    OK(sdbc_insert(client, path, (size_t)len, path, (size_t)i, &options, NULL));
+    OK(sdbc_insert(client, path, (size_t)len, content, (size_t)i, &options, NULL));
   }
   OK(sdbc_insert(client, "/t", 2, NULL, 0, NULL, NULL));
   sdbc_cursor *cursor;

@@ -21,14 +21,22 @@
 #include "simulated.h"
 #include "workload.h"
 
-#define SAMPLE 40u /* calls tried with most seeds */
+#define SAMPLE 30u        /* calls tried with most seeds, besides */
+#define DELICATE_MAX 200u /* the header slots, which are tried with every seed */
+#define SLOT_B 65536u
+#define FIXED_END 131072u
 
 typedef struct crash_case {
   uint64_t seed, crash_at;
   unsigned subset, operations;
+  bool delicate; /* the next death is in a header slot as well */
   char last_call[160];
   char why[1800];
 } crash_case;
+
+static bool is_slot_write(const sim_event *event) {
+  return strcmp(event->call, "write") == 0 && strcmp(event->name, WORKLOAD_NAME) == 0 && event->offset < FIXED_END;
+}
 
 static void note_call(void *user, const sim_event *event) {
   crash_case *c = user;
@@ -60,21 +68,39 @@ static bool finish(crash_case *c, workload *w) {
   return true;
 }
 
+/* The most delicate moment of an open is its header slots: the process dies while it writes one of them. */
+typedef struct slot_death {
+  sim *device;
+  uint64_t left; /* slot writes until then */
+} slot_death;
+
+static void die_in_slot(void *user, const sim_event *event) {
+  slot_death *d = user;
+  if (is_slot_write(event) && --d->left == 0) sim_die_now(d->device);
+}
+
+/* The first recovery, in which the device may die again; then the second. */
+static bool recover_twice(crash_case *c, workload *w) {
+  slot_death death = {w->device, 1 + sim_random(&w->random) % (c->delicate ? 2 : 4)};
+  switch (c->delicate ? 1 : sim_random(&w->random) % 3) {
+    case 0: sim_die_at(w->device, 1 + sim_random(&w->random) % 40); break;
+    case 1: sim_watch(w->device, die_in_slot, &death); break;
+    default: break;
+  }
+  bool good = recover(c, w, "first recovery");
+  sim_watch(w->device, NULL, NULL);
+  if (good && w->stopped) {
+    sim_crash(w->device, SIM_RANDOM_SUBSET, w->random);
+    good = recover(c, w, "recovery after a crash in the first recovery");
+  }
+  sim_die_at(w->device, 0);
+  return good;
+}
+
 static bool after_crash(crash_case *c, workload *w) {
   static const enum sim_crash_mode modes[] = {SIM_RANDOM_SUBSET, SIM_DROP_ALL, SIM_RANDOM_SUBSET, SIM_KEEP_ALL};
   sim_crash(w->device, modes[(c->subset + c->crash_at) % 4], w->random);
-  if (sim_random(&w->random) % 2 == 0) {
-    sim_die_at(w->device, 1 + sim_random(&w->random) % 40);
-    if (!recover(c, w, "first recovery")) return false;
-    if (w->stopped) {
-      sim_crash(w->device, SIM_RANDOM_SUBSET, w->random);
-      if (!recover(c, w, "recovery after a crash in the first recovery")) return false;
-    }
-    sim_die_at(w->device, 0);
-  } else if (!recover(c, w, "recovery")) {
-    return false;
-  }
-  return finish(c, w);
+  return recover_twice(c, w) && finish(c, w);
 }
 
 /* Tries one subset on a copy of the dead device. */
@@ -100,15 +126,29 @@ static bool work(crash_case *c, workload *w) {
   return true;
 }
 
-static uint64_t count_calls(crash_case *c) {
-  sim *device = sim_new(c->seed);
+/* The calls of one run, and which of them write a header slot. */
+typedef struct census {
+  sim *device;
+  uint64_t calls, delicate[DELICATE_MAX];
+  unsigned delicate_count;
+} census;
+
+static void count_slots(void *user, const sim_event *event) {
+  census *n = user;
+  if (is_slot_write(event) && n->delicate_count < DELICATE_MAX) n->delicate[n->delicate_count++] = sim_calls(n->device, SIM_CHANGE);
+}
+
+static bool count_calls(crash_case *c, census *n) {
+  *n = (census){.device = sim_new(c->seed)};
   workload w;
-  workload_init(&w, c->seed, device);
+  workload_init(&w, c->seed, n->device);
+  if (w.profile == PROFILE_LONG_LOG) c->operations *= 3;
+  sim_watch(n->device, count_slots, n);
   bool good = work(c, &w);
-  uint64_t calls = sim_calls(device, SIM_CHANGE);
+  n->calls = sim_calls(n->device, SIM_CHANGE);
   workload_clear(&w);
-  sim_free(device);
-  return good ? calls : 0;
+  sim_free(n->device);
+  return good;
 }
 
 static bool crash_in_call(crash_case *c, unsigned subsets) {
@@ -131,21 +171,33 @@ static bool crash_in_call(crash_case *c, unsigned subsets) {
 static void must_hold(bool good, const crash_case *c) {
   if (good) return;
   ck_abort_msg("seed %" PRIu64 ", crash in call %" PRIu64 " (%s), subset %u: %s\n  again: SDB_SEED=%" PRIu64
-               " SDB_CRASH_AT=%" PRIu64 " SDB_SUBSET=%u",
-               c->seed, c->crash_at, c->last_call, c->subset, c->why, c->seed, c->crash_at, c->subset);
+               " SDB_CRASH_AT=%" PRIu64 " SDB_SUBSET=%u SDB_DELICATE=%d",
+               c->seed, c->crash_at, c->last_call, c->subset, c->why, c->seed, c->crash_at, c->subset, c->delicate);
+}
+
+static void crash_at(crash_case *c, uint64_t call, unsigned subsets) {
+  c->crash_at = call;
+  must_hold(crash_in_call(c, subsets), c);
 }
 
 static void crash_one_seed(uint64_t seed) {
   crash_case c = {.seed = seed, .operations = (unsigned)seed_number("SDB_OPERATIONS", 20 + seed % 30)};
-  uint64_t calls = count_calls(&c), at = seed_number("SDB_CRASH_AT", 0), random = seed;
-  must_hold(calls > 0, &c);
-  bool every = seed_number("SDB_EVERY_CALL", seed % 10 == 1) != 0;
-  unsigned subsets = (unsigned)seed_number("SDB_SUBSETS", at != 0 ? 8 : every ? 1 : 2);
-  uint64_t cases = at != 0 ? 1 : every || calls < SAMPLE ? calls : SAMPLE;
-  for (uint64_t i = 1; i <= cases; i++) {
-    c.crash_at = at != 0 ? at : cases == calls ? i : 1 + sim_random(&random) % calls;
-    must_hold(crash_in_call(&c, subsets), &c);
+  census n;
+  uint64_t at = seed_number("SDB_CRASH_AT", 0), random = seed;
+  must_hold(count_calls(&c, &n), &c);
+  if (at != 0) {
+    c.delicate = seed_number("SDB_DELICATE", 0) != 0;
+    crash_at(&c, at, 8);
+    return;
   }
+  if (seed_number("SDB_EVERY_CALL", seed % 10 == 1) != 0) {
+    unsigned subsets = (unsigned)seed_number("SDB_SUBSETS", 1);
+    for (uint64_t i = 1; i <= n.calls; i++) crash_at(&c, i, subsets);
+  } else {
+    for (unsigned i = 0; i < SAMPLE; i++) crash_at(&c, 1 + sim_random(&random) % n.calls, 1);
+  }
+  c.delicate = true;
+  for (unsigned i = 0; i < n.delicate_count; i++) crash_at(&c, n.delicate[i], (unsigned)seed_number("SDB_SUBSETS", 3));
 }
 
 START_TEST(test_crash_anywhere) {
@@ -156,14 +208,14 @@ END_TEST
 
 /* --- The order of writes ------------------------------------------------------------------------------------------------------ */
 
-#define SLOT_B 65536u
-#define FIXED_END 131072u
 #define LOGS 64u
 
 /* What is written and not synced, and the first rule that was broken. */
 typedef struct order {
   bool pages, slot_a, slot_b;
-  bool log[LOGS], log_header[LOGS];
+  bool log[LOGS], log_header[LOGS], log_used[LOGS];
+  uint64_t log_end[LOGS];    /* position behind the segment, as its header says */
+  uint64_t slot_position[2]; /* where replay would start: as written, the older one while both are not synced */
   char broken[200];
 } order;
 
@@ -172,11 +224,31 @@ static void break_rule(order *o, const char *rule, const sim_event *event) {
   snprintf(o->broken, sizeof o->broken, "%s (%s %s at %" PRIu64 ")", rule, event->call, event->name, event->offset);
 }
 
+static uint64_t number_at(const void *data, size_t offset) {
+  const uint8_t *p = data;
+  uint64_t n = 0;
+  for (unsigned i = 0; i < 8; i++) n |= (uint64_t)p[offset + i] << 8 * i;
+  return n;
+}
+
+/* A segment with records that replay may need keeps its file (I10). */
+static void watch_recycling(order *o, const sim_event *event, unsigned segment) {
+  uint64_t needed = o->slot_position[0] < o->slot_position[1] ? o->slot_position[0] : o->slot_position[1];
+  if (o->log_used[segment] && o->log_end[segment] > needed) break_rule(o, "a log segment given up that replay may need", event);
+  o->log_used[segment] = false;
+}
+
 static void watch_log(order *o, const sim_event *event, unsigned segment) {
+  if (strcmp(event->call, "remove") == 0) watch_recycling(o, event, segment);
   if (strcmp(event->call, "sync") == 0) o->log[segment] = o->log_header[segment] = false;
   if (strcmp(event->call, "write") != 0) return;
   if (event->offset >= 4096 && o->log_header[segment]) break_rule(o, "a record before its segment's header was synced", event);
-  if (event->offset == 0 && memcmp(event->data, "SDBLOG", 6) == 0) o->log_header[segment] = true;
+  if (event->offset >= 4096) o->log_used[segment] = true;
+  if (event->offset == 0 && memcmp(event->data, "SDBLOG", 6) == 0) {
+    watch_recycling(o, event, segment);
+    o->log_header[segment] = true;
+    o->log_end[segment] = number_at(event->data, 48) + (number_at(event->data, 64) & UINT32_MAX);
+  }
   o->log[segment] = true;
 }
 
@@ -189,6 +261,7 @@ static void watch_data(order *o, const sim_event *event) {
   }
   if (o->pages) break_rule(o, "a header slot before the pages it names were synced", event);
   if (event->offset < SLOT_B ? o->slot_b : o->slot_a) break_rule(o, "one header slot while the other was not synced", event);
+  o->slot_position[event->offset >= SLOT_B] = number_at(event->data, 64);
   if (event->offset < SLOT_B) {
     o->slot_a = true;
   } else {

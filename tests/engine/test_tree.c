@@ -34,9 +34,9 @@ static void start(void) { random_start(seed); }
 static uint64_t random_value(void) { return 1 + random_number() % (UINT64_C(1) << (1 + below(40))) % ((UINT64_C(1) << 40) - 1); }
 
 /* Like ck_assert, which is too slow for what runs a million times. */
-#define HOLDS(condition)                                     \
-  do {                                                       \
-    if (!(condition)) ck_abort_msg("not so: %s", #condition); \
+#define HOLDS(condition)                                                                                                           \
+  do {                                                                                                                             \
+    if (!(condition)) ck_abort_msg("not so: %s", #condition);                                                                      \
   } while (0)
 
 /* --- The model ---------------------------------------------------------------------------------------------------------------- */
@@ -61,10 +61,8 @@ static size_t model_find(const struct model *model, const uint8_t *key, size_t l
   size_t low = 0, high = model->count;
   while (low < high) {
     size_t middle = (low + high) / 2;
-    if (compare(model->entries[middle].key, model->entries[middle].len, key, len) < 0)
-      low = middle + 1;
-    else
-      high = middle;
+    if (compare(model->entries[middle].key, model->entries[middle].len, key, len) < 0) low = middle + 1;
+    else high = middle;
   }
   *found = low < model->count && compare(model->entries[low].key, model->entries[low].len, key, len) == 0;
   return low;
@@ -170,7 +168,8 @@ static void compare_cursor(struct pager *pager, uint64_t view, uint32_t root, co
   HOLDS(tree_cursor_next(&cursor, &value) == SDB_END);
 }
 
-static void compare_get(struct pager *pager, uint64_t view, uint32_t root, const struct model *model, const uint8_t *key, size_t len) {
+static void compare_get(struct pager *pager, uint64_t view, uint32_t root, const struct model *model, const uint8_t *key,
+                        size_t len) {
   bool found;
   uint64_t value = 77;
   size_t at = model_find(model, key, len, &found);
@@ -178,8 +177,8 @@ static void compare_get(struct pager *pager, uint64_t view, uint32_t root, const
   HOLDS(value == (found ? model->entries[at].value : 77));
 }
 
-static void compare_seek(struct pager *pager, uint64_t view, uint32_t root, const struct model *model, const uint8_t *key, size_t len,
-                         bool after) {
+static void compare_seek(struct pager *pager, uint64_t view, uint32_t root, const struct model *model, const uint8_t *key,
+                         size_t len, bool after) {
   bool found;
   tree_cursor cursor;
   uint64_t value;
@@ -431,10 +430,8 @@ static void sweep(struct fixture *f, bool putting, const uint8_t *key, size_t le
     bool failed = mock_failed(f->pager);
     mock_fail(f->pager, 0, 0, false, 0);
     if (rc == SDB_OK) {
-      if (putting)
-        model_put(&f->model, key, len, value);
-      else
-        model_remove(&f->model, key, len);
+      if (putting) model_put(&f->model, key, len, value);
+      else model_remove(&f->model, key, len);
     } else if (!failed) {
       ck_assert(!putting && !found);
       ck_assert_int_eq(rc, SDB_NOT_FOUND);
@@ -517,19 +514,15 @@ START_TEST(undo_never_fails) {
       tree_get(f.pager, VIEW_HEAD, f.root, step->key, step->len, &value);
       step->before = value;
       step->after = value == 0 || below(3) == 0 ? random_value() : 0;
-      if (step->after)
-        put(&f, step->key, step->len, step->after);
-      else
-        take(&f, step->key, step->len);
+      if (step->after) put(&f, step->key, step->len, step->after);
+      else take(&f, step->key, step->len);
       if (f.model.count < 20) break;
     }
     mock_fail(f.pager, MOCK_WRITE | MOCK_NEW, 1, true, SDB_FULL);
     for (int i = STEPS - 1; i >= 0; i--) {
       if (steps[i].len == 0) continue;
-      if (steps[i].before)
-        put(&f, steps[i].key, steps[i].len, steps[i].before);
-      else
-        take(&f, steps[i].key, steps[i].len);
+      if (steps[i].before) put(&f, steps[i].key, steps[i].len, steps[i].before);
+      else take(&f, steps[i].key, steps[i].len);
       steps[i].len = 0;
     }
     mock_fail(f.pager, 0, 0, false, 0);
@@ -537,6 +530,38 @@ START_TEST(undo_never_fails) {
     model_free(&before);
   }
   free(steps);
+  tear_down(&f);
+}
+END_TEST
+
+static size_t numbered(uint8_t *key, uint32_t number) {
+  memset(key, 'p', 40);
+  return 40 + (size_t)snprintf((char *)key + 40, TREE_MAX_KEY - 40, "%04u", (unsigned)number);
+}
+
+/* What came and went has left more restarts in a leaf than there is room for when its longest key comes back. Where keys rose
+ * behind that one, groups are full and joined only in need; where they rose before it, groups are small and are joined at once. */
+START_TEST(undo_in_a_crowded_leaf) {
+  struct fixture f;
+  uint8_t key[TREE_MAX_KEY], longest[900];
+  uint32_t count = 0, split = 0;
+  set_up(&f, 4096);
+  memset(longest, _i ? 'z' : 'a', sizeof longest);
+  put(&f, longest, sizeof longest, 7);
+  uint8_t *leaf = mock_bytes(f.pager, get32(mock_bytes(f.pager, f.root) + 76));
+  for (; page_fill(leaf) < 4096 - 64; count++) put(&f, key, numbered(key, 4 * count), count + 1);
+  ck_assert_uint_eq(mock_pages(f.pager), 2);
+  uint32_t groups = get16(leaf + 66);
+  take(&f, longest, sizeof longest);
+  for (; page_fill(leaf) < 4096 - 64; split++) put(&f, key, numbered(key, 1 + split + split / 3), 1);
+  ck_assert_uint_gt(get16(leaf + 66), groups);
+  mock_fail(f.pager, MOCK_WRITE | MOCK_NEW, 1, true, SDB_FULL);
+  while (split-- > 0) take(&f, key, numbered(key, 1 + split + split / 3));
+  ck_assert_uint_gt(page_fill(leaf) + sizeof longest, 4096);
+  put(&f, longest, sizeof longest, 7);
+  ck_assert_int_eq(mock_failed(f.pager), _i == 0); /* whether it has asked for a page first */
+  mock_fail(f.pager, 0, 0, false, 0);
+  compare_all(&f, VIEW_HEAD);
   tear_down(&f);
 }
 END_TEST
@@ -635,7 +660,8 @@ START_TEST(wrong_children) {
   start();
   set_up(&f, 4096);
   for (int i = 0; i < 3000; i++) put(&f, key, key_path(key), random_value());
-  size_t len = (size_t)sprintf((char *)key, "/"); /* before all: leads to the leftmost child */
+  size_t len = 1; /* "/" is before all: leads to the leftmost child */
+  key[0] = '/';
   uint8_t *root = mock_bytes(f.pager, f.root);
   uint32_t leftmost = get32(root + 76);
   const uint32_t wrong[] = {f.root, 0, mock_limit(f.pager) + 5, UINT32_MAX};
@@ -695,6 +721,7 @@ int main(void) {
   tcase_add_loop_test(fault, faults, 0, 8);
   tcase_add_test(fault, creation_faults);
   tcase_add_loop_test(fault, undo_never_fails, 0, KEY_MAKERS);
+  tcase_add_loop_test(fault, undo_in_a_crowded_leaf, 0, 2);
   suite_add_tcase(suite, fault);
 
   TCase *damaged = tcase_create("damage");

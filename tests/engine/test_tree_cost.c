@@ -63,6 +63,9 @@ static double fullness(struct pager *pager) {
   return (double)used / ((double)mock_pages(pager) * page_size(pager));
 }
 
+#define SLOT 64u        /* a length and a key */
+#define LISTINGS 10000u /* of 100 keys each */
+
 enum order { SHUFFLED, RISING, FALLING };
 enum shape { PATHS, REVERSED_PATHS, UUIDS, COUNTERS };
 
@@ -83,16 +86,14 @@ static size_t shaped_key(uint8_t *key, uint32_t i, enum shape shape) {
   size_t len;
   switch (shape) {
     case UUIDS: return key_uuid_of(key, i);
-    case COUNTERS: return (size_t)sprintf((char *)key, "/events/device%02u/%010u", (unsigned)(i % 16), (unsigned)(i / 16));
+    case COUNTERS:
+      return (size_t)snprintf((char *)key, SLOT - 1, "/events/device%02u/%010u", (unsigned)(i % 16), (unsigned)(i / 16));
     default:
-      len = (size_t)sprintf(text, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
+      len = (size_t)snprintf(text, sizeof text, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
       for (size_t n = 0; n < len; n++) key[n] = (uint8_t)text[shape == PATHS ? n : len - 1 - n];
       return len;
   }
 }
-
-#define SLOT 64u        /* a length and a key */
-#define LISTINGS 10000u /* of 100 keys each */
 
 struct measured {
   double put, get, list, per_path, fullness;

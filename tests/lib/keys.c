@@ -21,13 +21,14 @@ uint32_t below(uint32_t limit) { return (uint32_t)(random_number() % limit); }
 
 size_t key_path(uint8_t *key) {
   uint32_t i = below(100000);
-  return (size_t)sprintf((char *)key, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
+  return (size_t)snprintf((char *)key, KEY_ROOM, "/state/node%04u/sensor/%08u/metric", (unsigned)(i % 1000), (unsigned)i);
 }
 
 size_t key_uuid(uint8_t *key) {
   uint64_t a = random_number(), b = random_number();
-  return (size_t)sprintf((char *)key, "/messages/sent/%08x-%04x-4%03x-%04x-%012" PRIx64, (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
-                         (unsigned)(a & 0xfff), (unsigned)(b >> 48 & 0x3fff) | 0x8000u, b & 0xffffffffffff);
+  return (size_t)snprintf((char *)key, KEY_ROOM, "/messages/sent/%08x-%04x-4%03x-%04x-%012" PRIx64, (unsigned)(a >> 32),
+                          (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xfff), (unsigned)(b >> 48 & 0x3fff) | 0x8000u,
+                          b & 0xffffffffffff);
 }
 
 size_t key_small(uint8_t *key) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* mock_pager.h - the pager of page.h in memory, for tests of what stands on it.
  *
- * Every page keeps all its published versions, so old views stay readable for ever. Calls can be made to fail. What page.h demands of
- * the writer is enforced: breaking it ends the test program with one sentence.
+ * Every page keeps all its published versions, so old views stay readable for ever. Calls can be made to fail. What page.h demands
+ * of the writer is enforced: breaking it ends the test program with one sentence.
  *
  *     struct pager *pager = mock_open(8192);
  *     mock_lock(pager);
@@ -32,7 +32,8 @@ void mock_end(struct pager *pager);
 
 enum mock_call { MOCK_READ = 1, MOCK_WRITE = 2, MOCK_NEW = 4, MOCK_ALL = 7 };
 
-/* Of the calls in `calls` (bits of mock_call) that may fail from now on, the `nth` one does (0: none), and, if for_good, all behind it. */
+/* Of the calls in `calls` (bits of mock_call) that may fail from now on, the `nth` one does (0: none), and, if for_good, all behind
+ * it. */
 void mock_fail(struct pager *pager, unsigned calls, uint64_t nth, bool for_good, int code);
 /* Whether a call has failed since. */
 bool mock_failed(const struct pager *pager);

@@ -448,6 +448,7 @@ void sim_fail(sim *s, enum sim_kind kind, uint64_t nth, bool for_good, int code)
 void sim_fail_nothing(sim *s) { s->fault.armed = false; }
 bool sim_failed(const sim *s) { return s->fault.struck; }
 void sim_die_at(sim *s, uint64_t nth) { s->die_at = nth == 0 ? 0 : s->calls[SIM_CHANGE] + nth; }
+void sim_die_now(sim *s) { s->die_at = s->calls[SIM_CHANGE]; }
 bool sim_dead(const sim *s) { return s->dead; }
 void sim_limit(sim *s, uint64_t bytes) { s->limit = bytes; }
 

@@ -68,10 +68,13 @@ void sim_fail_nothing(sim *device);
 bool sim_failed(const sim *device);
 /* The process dies in the `nth` call of kind SIM_CHANGE; 0: it does not. */
 void sim_die_at(sim *device, uint64_t nth);
+/* From a watcher: the process dies in the very call that is watched. */
+void sim_die_now(sim *device);
 bool sim_dead(const sim *device);
 /* What the power cut leaves. Nothing may be open. Afterwards all is durable and calls work again. */
 void sim_crash(sim *device, enum sim_crash_mode mode, uint64_t seed);
-/* No more than `bytes` in all files together, in units of 4,096; UINT64_MAX: no limit. Beyond it write and allocate are SDB_FULL. */
+/* No more than `bytes` in all files together, in units of 4,096; UINT64_MAX: no limit. Beyond it write and allocate are SDB_FULL.
+ */
 void sim_limit(sim *device, uint64_t bytes);
 
 /* --- Looking on --------------------------------------------------------------------------------------------------------------- */

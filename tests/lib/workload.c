@@ -13,6 +13,8 @@
 static uint64_t below(workload *w, uint64_t n) { return sim_random(&w->random) % n; }
 static bool dead(const workload *w) { return w->device != NULL && sim_dead(w->device); }
 
+static bool may_be_full(const workload *w) { return w->profile == PROFILE_TIGHT && !dead(w); }
+
 __attribute__((format(printf, 2, 3))) static bool fail(workload *w, const char *format, ...) {
   va_list args;
   va_start(args, format);
@@ -61,6 +63,27 @@ size_t workload_path(uint64_t index, uint8_t *path) {
   return (size_t)sprintf((char *)path, "/p/%" PRIu64, index);
 }
 
+static void choose_profile(workload *w) {
+  switch (w->profile) {
+    case PROFILE_LARGE:
+      w->paths = 1 + (unsigned)below(w, 4);
+      w->options.versions_to_keep = 1;
+      break;
+    case PROFILE_LONG_LOG:
+      w->options.checkpoint_wal_bytes = 64 << 20;
+      w->paths = 60;
+      break;
+    case PROFILE_BUSY: w->options.checkpoint_wal_bytes = 1; break;
+    case PROFILE_TIGHT:
+      w->options.page_size = 4096;
+      w->options.max_db_size = 4 << 20;
+      w->large_limit = 70000;
+      break;
+    case PROFILE_ORDINARY:
+    case PROFILES: break;
+  }
+}
+
 void workload_init(workload *w, uint64_t seed, sim *device) {
   *w = (workload){.device = device, .random = seed * 0x2545F4914F6CDD1Du + 1, .doing = "open"};
   sdb_options_init(&w->options);
@@ -71,13 +94,15 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
   w->options.page_size = 4096u << (below(w, 8) == 0 ? below(w, 5) : below(w, 2));
   w->options.page_cache_size = 64;
   w->options.wal_segment_size = w->options.page_size <= 16384 ? 65536 : 4 * w->options.page_size;
-  w->options.checkpoint_wal_bytes = 131072;
+  w->options.checkpoint_wal_bytes = 16384u << below(w, 4);
   w->options.change_log_bytes = 65536 * below(w, 3);
   w->options.versions_to_keep = below(w, 4) == 0 ? 1 : 2;
   w->options.message = w->message;
   w->options.message_size = sizeof w->message;
   w->paths = (unsigned)(3 + below(w, 28));
   w->large_limit = 200000;
+  w->profile = (profile)below(w, PROFILES);
+  choose_profile(w);
   w->model = model_new(w->options.versions_to_keep);
 }
 
@@ -91,7 +116,10 @@ void workload_clear(workload *w) {
 /* Around every border a content can meet: none, a page's half, a page, a chunk. */
 static uint32_t random_size(workload *w) {
   uint32_t page = w->options.page_size, size;
-  switch (below(w, 20)) {
+  uint64_t dice = below(w, 20);
+  if (w->profile == PROFILE_LARGE) dice %= 9;
+  if (w->profile == PROFILE_LONG_LOG) dice = dice < 4 ? 5 : 7; /* many pages, so that replay runs out of cache */
+  switch (dice) {
     case 0: size = 0; break;
     case 1: size = page / 2 - 200 + (uint32_t)below(w, 400); break;
     case 2: size = page - 200 + (uint32_t)below(w, 400); break;
@@ -109,6 +137,7 @@ static uint32_t random_size(workload *w) {
 
 static sdb_durability random_durability(workload *w) {
   static const sdb_durability choices[] = {SDB_DURABLE, SDB_DURABLE, SDB_DEFAULT, SDB_BUFFERED, SDB_NONE, SDB_NONE};
+  if (w->profile == PROFILE_LARGE && below(w, 3) != 0) return SDB_NONE;
   return choices[below(w, sizeof choices / sizeof *choices)];
 }
 
@@ -164,6 +193,7 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   free(data);
   if (conflict && (code == SDB_CONFLICT || dead(w))) return code == SDB_CONFLICT || stop_or_fail(w, "put", code);
   if (conflict) return fail(w, "put with a condition that does not hold: code %d", code);
+  if (code == SDB_FULL && may_be_full(w)) return true;
   if (code != SDB_OK) {
     if (dead(w)) model_put(w->model, path, path_len, seed, size, NULL);
     return stop_or_fail(w, stream ? "writer" : "put", code);
@@ -178,7 +208,7 @@ static bool abort_writer(workload *w, const uint8_t *path, size_t path_len) {
   if (data == NULL) return fail(w, "out of memory");
   int code = write_through_writer(w, path, path_len, data, size, NULL, false, NULL);
   free(data);
-  return code == SDB_OK || stop_or_fail(w, "writer", code);
+  return code == SDB_OK || (code == SDB_FULL && may_be_full(w)) || stop_or_fail(w, "writer", code);
 }
 
 static bool erase(workload *w, const uint8_t *path, size_t path_len) {
@@ -213,6 +243,7 @@ static bool put_deferred(workload *w) {
     model_content(seed, 0, data, size);
     sdb_commit commit;
     int code = sdb_put(w->db, path, path_len, data, size, &options, &commit);
+    if (code == SDB_FULL && may_be_full(w)) break;
     if (code != SDB_OK) {
       if (dead(w)) model_put(w->model, path, path_len, seed, size, NULL);
       return stop_or_fail(w, "deferred put", code);
@@ -220,6 +251,7 @@ static bool put_deferred(workload *w) {
     if (!model_put(w->model, path, path_len, seed, size, &commit)) return fail_model(w);
     sequence = commit.sequence;
   }
+  if (sequence == 0) return true;
   int code = sdb_wait(w->db, sequence);
   if (code != SDB_OK) return stop_or_fail(w, "wait", code);
   model_all_durable(w->model);

@@ -5,8 +5,8 @@
  *     workload_init(&w, seed, device);            decides options, paths and sizes
  *     workload_open(&w) && workload_run(&w, 40) && workload_verify(&w) && workload_close(&w)
  *
- * A function returns false when something is wrong that no fault explains; w.why says what. When the device died in a call, `stopped`
- * is set and true is returned: what that call would have done is in the model as a commit of unknown outcome.
+ * A function returns false when something is wrong that no fault explains; w.why says what. When the device died in a call,
+ * `stopped` is set and true is returned: what that call would have done is in the model as a commit of unknown outcome.
  */
 #ifndef SDB_TESTS_WORKLOAD_H
 #define SDB_TESTS_WORKLOAD_H
@@ -21,12 +21,23 @@
 
 #define WORKLOAD_NAME "things.sdb"
 
+/* What the seed chose: where bugs hide differs. */
+typedef enum profile {
+  PROFILE_ORDINARY,
+  PROFILE_LARGE,    /* few documents, most of them extents, most of them unsynced: space changes hands quickly */
+  PROFILE_LONG_LOG, /* no checkpoint but those asked for: recovery has much to do */
+  PROFILE_BUSY,     /* a checkpoint nearly always runs */
+  PROFILE_TIGHT,    /* the data file cannot grow: freed space must be used, and SDB_FULL is an answer */
+  PROFILES
+} profile;
+
 typedef struct workload {
   sim *device; /* NULL: another storage, which does not die; see options.storage */
   sdb *db;     /* NULL: not open */
   model *model;
   sdb_options options;
   uint64_t random;
+  profile profile;
   unsigned paths;       /* size of the universe of paths */
   uint32_t large_limit; /* no content is longer */
   bool stopped;         /* the device died */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-3.0-or-later
-# engine_alone.sh COMPILER: the engine without service, threads and ISA-L builds from the source, and runs README.md's first example.
+# engine_alone.sh COMPILER: the engine without service, threads and ISA-L builds, and runs the first C example of README.md.
 set -euo pipefail
 compiler=$1
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

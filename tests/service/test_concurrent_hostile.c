@@ -161,9 +161,6 @@ START_TEST(random_bytes_harm_nobody) {
   }
   drain(&bad, 100);
   good_client_works();
-  call k = call_ping();
-  bad.next_id = 1000000;
-  ck_assert_int_eq(call_code(&bad, &k), CODE(OK));
 }
 END_TEST
 
@@ -171,7 +168,7 @@ END_TEST
 START_TEST(raw_garbage_on_the_port) {
   struct sockaddr_in to = {.sin_family = AF_INET};
   ck_assert_int_eq(inet_pton(AF_INET, "127.0.0.1", &to.sin_addr), 1);
-  to.sin_port = htons((uint16_t)atoi(strrchr(srv.listen, ':') + 1));
+  to.sin_port = htons((uint16_t)strtoul(strrchr(srv.listen, ':') + 1, NULL, 10));
   uint64_t state = test_seed();
   uint8_t greeting[64] = {0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 3, 0, 'N', 'U', 'L', 'L'}; /* of ZMTP 3.0 */
   for (int i = 0; i < 30; i++) {

@@ -301,6 +301,26 @@ START_TEST(statistics_count) {
 }
 END_TEST
 
+/* docs/protocol.md promises a meaning for each. */
+START_TEST(the_protocol_page_names_every_figure) {
+  connect_by(PLAIN_DEALER);
+  static char page[200000];
+  FILE *f = fopen(PROTOCOL_PAGE, "r");
+  ck_assert_ptr_nonnull(f);
+  page[fread(page, 1, sizeof page - 1, f)] = '\0';
+  fclose(f);
+  call k = call_statistics();
+  answer a = call_ask(&con, &k);
+  ck_assert_uint_gt(a.reply->n_statistics, 40);
+  for (size_t i = 0; i < a.reply->n_statistics; i++) {
+    char cell[64];
+    snprintf(cell, sizeof cell, "`%s`", a.reply->statistics[i]->key);
+    ck_assert_msg(strstr(page, cell) != NULL, "docs/protocol.md does not name %s", cell);
+  }
+  answer_free(&a);
+}
+END_TEST
+
 START_TEST(wrong_fields_are_named) {
   connect_by(_i);
   static uint8_t big[1048577];
@@ -425,6 +445,7 @@ int main(void) {
   tcase_add_loop_test(tc, another_epoch_is_reset, 0, WAYS);
   tcase_add_test(tc, a_page_is_cut_at_its_bytes);
   tcase_add_test(tc, many_requests_in_flight);
+  tcase_add_test(tc, the_protocol_page_names_every_figure);
   suite_add_tcase(suite, tc);
   return harness_run(suite);
 }

@@ -26,7 +26,7 @@ static unsigned wait_ms;
 static int failure_of(const void *path, size_t len) {
   char text[64] = "";
   memcpy(text, path, len < sizeof text - 1 ? len : sizeof text - 1);
-  return strncmp(text, "/fail/", 6) == 0 ? atoi(text + 6) : SDB_OK;
+  return strncmp(text, "/fail/", 6) == 0 ? (int)strtol(text + 6, NULL, 10) : SDB_OK;
 }
 
 static int get(void *ctx, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size,

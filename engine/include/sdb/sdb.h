@@ -214,7 +214,8 @@ typedef struct sdb_entry {
  * touch an entry. A cursor pins the state it reads: close it soon. SDB_INVALID, SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len,
                                          bool infos, sdb_cursor **cursor);
-/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO. */
+/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. An error is told from then on: open another cursor behind the
+ * last path. */
 SDB_API SDB_MUST_USE int sdb_cursor_next(sdb_cursor *cursor, sdb_entry *entry);
 SDB_API void sdb_cursor_close(sdb_cursor *cursor);
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: LGPL-3.0-or-later
+# file.sh: what only a database file does.
+# shellcheck shell=bash disable=SC2154
+
+for command in 'get /a' 'search' 'stat /a' 'versions /a' 'delete /a' 'flush' 'stats' 'ping' 'check'; do
+  # shellcheck disable=SC2086
+  runs "file: $command on a file that is not there" 1 --database "$work/none.sdb" $command
+  complained "$command on a file that is not there: names it" 'none\.sdb'
+done
+is 'file: none of them made it' test ! -e "$work/none.sdb"
+printf 'no database' >"$work/text"
+runs 'file: a file that is no database' 1 --database "$work/text" search
+is 'file: and it is left as it was' test "$(<"$work/text")" = 'no database'
+
+before=$(sha256sum "$work"/file.sdb*)
+for command in 'get /digits' 'search -l' 'stat /digits' 'versions /digits' 'stats' 'ping' 'check'; do
+  # shellcheck disable=SC2086
+  here "$command, reading only" 0 $command
+done
+is 'file: reading changes nothing' test "$before" = "$(sha256sum "$work"/file.sdb*)"
+
+here 'check' 0 check
+printed 'check: finds nothing' ' problems 0$'
+here 'check, as JSON' 0 --json check
+json 'check, as JSON' '.[0] | .checked and .problems == 0 and .sentences == [] and .documents > 10'
+
+# A second user is told so.
+"$streamdb" "${place[@]}" insert /locked <(sleep 2; echo held) >/dev/null &
+holder=$!
+sleep 0.5
+here 'a file that is in use' 1 insert /x "$work/in"
+complained 'a file that is in use: says so' 'in use'
+wait "$holder"
+here 'when it is free again' 0 get /locked
+
+# Damage in the middle of a large content.
+cp "$work/file.sdb" "$work/bad.sdb"
+content=$(LC_ALL=C grep -abom1 'marked for damage' "$work/bad.sdb" | head -n 1 | cut -d: -f1)
+is 'file: the content to damage is not there yet' test -z "$content"
+{
+  head -c 2000000 /dev/zero
+  printf 'marked for damage'
+  head -c 2000000 /dev/zero
+} | "$streamdb" --database "$work/bad.sdb" insert /damaged >/dev/null
+content=$(LC_ALL=C grep -abom1 'marked for damage' "$work/bad.sdb" | head -n 1 | cut -d: -f1)
+is 'file: the content to damage is found' test -n "$content"
+printf 'X' | dd of="$work/bad.sdb" bs=1 seek="$content" conv=notrunc status=none
+runs 'file: get of a damaged document' 1 --database "$work/bad.sdb" get /damaged -o "$work/damaged"
+is 'file: and no file is made of it' test ! -e "$work/damaged"
+runs 'file: another document is not affected' 0 --database "$work/bad.sdb" get /digits
+"$streamdb" --database "$work/bad.sdb" check >"$work/out" 2>"$work/err"
+is 'file: check of a damaged file fails' test $? = 1
+printed 'check of a damaged file: says what is wrong' '^problem: '
+"$streamdb" --database "$work/bad.sdb" --json check >"$work/out" 2>"$work/err"
+json 'check of a damaged file, as JSON' '.[0] | .problems > 0 and (.sentences | length) > 0'

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: LGPL-3.0-or-later
+# usage.sh: what needs neither a service nor a file: help, and arguments that are wrong.
+# shellcheck shell=bash disable=SC2154
+
+runs 'help' 0 --help
+printed 'help names the commands' '^  versions PATH'
+printed 'help names the exit codes' '3 not found'
+runs 'version' 0 --version
+printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
+for command in insert get stream search delete stat versions watch flush stats ping check; do
+  runs "help of $command" 0 "$command" --help
+  printed "help of $command says how it is used" "^usage: streamdb $command "
+done
+
+runs 'no command' 2
+complained 'no command: says so' '^streamdb: a command is missing'
+runs 'an unknown command' 2 frobnicate
+runs 'an unknown option' 2 get --frobnicate /a
+runs 'an option of another command' 2 get --limit 3 /a
+runs 'an operand too few' 2 get
+runs 'an operand too many' 2 get /a /b
+runs 'an operand where none belongs' 2 flush now
+runs 'no number' 2 search --limit many /a
+runs 'a negative number' 2 stream --offset -1 /a
+runs 'a number with something behind' 2 stream --length 10x /a
+runs 'a number beyond all bounds' 2 stream --length 99999999999999999999 /a
+runs 'a version of 0' 2 get --version 0 /a
+runs 'a service and a file' 2 --server tcp://127.0.0.1:1 --database x get /a
+runs 'an empty path' 2 get ''
+runs 'a path of 1,025 bytes' 2 get "$(printf '%01025d' 0)"
+runs 'what is not base64' 2 --base64 get '@@@'
+runs 'JSON and the content on one output' 2 --json get /a
+runs 'watch on a file' 2 --database "$work/none.sdb" watch
+complained 'watch on a file: names what it needs' 'needs a running service'
+runs 'check of a service' 2 --server tcp://127.0.0.1:1 check
+complained 'check of a service: names what it needs' '--database'
+runs 'what is no endpoint' 1 --server nonsense ping
+runs 'nobody at the endpoint' 1 --server tcp://127.0.0.1:1 --timeout 200 ping
+complained 'nobody at the endpoint: names it' 'tcp://127\.0\.0\.1:1 '
+STREAMDB_SERVER=tcp://127.0.0.1:2 runs 'nobody at the endpoint of the environment' 1 --timeout 200 ping
+complained 'nobody at the endpoint of the environment: names it' 'tcp://127\.0\.0\.1:2 '
+
+# --- completion ---
+# completes EXPECTED WORD...: the words, the last being completed, give at least this one.
+completes() (
+  compopt() { :; }
+  # shellcheck source=cli/completion/streamdb
+  source "$completion"
+  local expected=$1
+  shift
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+  _streamdb
+  printf '%s\n' "${COMPREPLY[@]}" | grep -qxF -- "$expected"
+)
+is 'completion of a command' completes versions streamdb ver
+is 'completion of an option' completes --offset streamdb stream --o
+is 'completion of an option before the command' completes --database streamdb --da

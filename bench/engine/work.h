@@ -52,7 +52,7 @@ void worker_main(const struct job *job);
 
 /* The works, in the order of the table in works.c. */
 const work_ops *work_find(const char *name);
-void work_load(bench *b); /* documents/s, bytes on the device, bytes of memory after it */
+void work_load(bench *b); /* documents/s, bytes on the device, bytes of memory that are not the store's */
 void work_get_prepare(bench *b);
 void work_get(bench *b);               /* seconds a get, of the clock and of the processor */
 void work_scan(bench *b);              /* seconds a search */

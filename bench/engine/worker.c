@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ bool worker_start(worker *w, const struct job *job) {
   w->pid = fork();
   if (w->pid < 0) die("cannot start a process");
   if (!w->pid) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing is left behind when the plan dies */
     dup2(to[0], STDIN_FILENO);
     dup2(from[1], STDOUT_FILENO);
     execl("/proc/self/exe", "bench-engine", "--worker", job->work, job->store, job->dir, documents, size, count, (char *)NULL);

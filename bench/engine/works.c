@@ -22,6 +22,7 @@ static void finish_crash(bench *b) {
 void work_load(bench *b) {
   uint32_t *order = shuffled((uint32_t)b->job.documents, 7);
   path p;
+  double memory = (double)anonymous_memory((int)getpid());
   b->store = b->ops->open(b->job.dir);
   double begin = now();
   for (uint64_t i = 0; i < b->job.documents; i++) {
@@ -32,9 +33,9 @@ void work_load(bench *b) {
   bench_figure(b, (double)b->job.documents / (now() - begin));
   b->ops->settle(b->store);
   bench_figure(b, (double)directory_bytes(b->job.dir, NULL));
-  free(order);
-  bench_figure(b, (double)anonymous_memory((int)getpid()));
+  bench_figure(b, memory);
   b->ops->close(b->store);
+  free(order);
 }
 
 static void get_one(bench *b, const path *p, uint64_t i, bool whole) {

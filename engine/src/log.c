@@ -121,7 +121,7 @@ static struct piece *piece_get(log *l, size_t need) {
   return p;
 }
 
-static uint64_t segment_end(const log *l) { return l->current->base + l->segment_size; }
+static uint64_t segment_end(const log *l) { return l->current->base + l->segment_size - LOG_SECTOR; }
 
 /* The next segment must be there before the record that needs it is decided. */
 static int ensure_next(log *l) {

@@ -26,7 +26,7 @@ static int load(struct scan *sc, const struct segment *s) {
 
 /* A record that verifies at that offset, whatever its chain. */
 static const uint8_t *valid_at(const struct scan *sc, uint64_t offset) {
-  uint32_t size = sc->l->segment_size;
+  uint32_t size = sc->l->segment_size - LOG_SECTOR;
   if (offset < LOG_SECTOR || offset + LOG_RECORD_HEAD > size) return NULL;
   const uint8_t *r = sc->bytes + offset;
   uint32_t len = get32(r + 4);
@@ -84,7 +84,7 @@ static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, b
   for (; s && !*damaged; s = later(sc->l, s), offset = LOG_SECTOR) {
     int rc = load(sc, s);
     if (rc != SDB_OK) return rc;
-    for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size; offset += LOG_SECTOR) {
+    for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size - LOG_SECTOR; offset += LOG_SECTOR) {
       const uint8_t *r = valid_at(sc, offset);
       if (r && get64(r + 16) > end) *damaged = true;
     }
@@ -121,6 +121,7 @@ int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user,
     if (record.kind == LOG_COMMIT) result->sequence = record.sequence;
   }
   if (rc == SDB_OK) rc = find_damage(&sc, s, result->end, &result->damaged);
+  result->damaged |= l->cut;
   mem_free(l->e, sc.bytes);
   return rc;
 }

@@ -52,6 +52,7 @@ struct log {
   _Atomic uint64_t synced_pos, synced_sequence;
   uint64_t stated;       /* highest "known to be synced" that a record carries */
   bool started;
+  bool cut; /* some segment's file is shorter than a segment can be */
 
   uint8_t *record; /* being appended */
   uint32_t record_len;

@@ -45,20 +45,18 @@ static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {
   return SDB_OK;
 }
 
-/* Reads a header; an invalid one is an unused segment, one of another history is refused. */
-static int header_read(log *l, struct segment *s) {
+/* One copy of the header into *s, when it is valid and newer than what *s says. One of another history is refused. */
+static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size) {
   uint8_t head[LOG_SECTOR];
-  uint64_t size;
-  if (l->e->storage->get_size(s->file, &size) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %u", s->index);
-  if (size < LOG_SECTOR) return SDB_OK;
-  if (l->e->storage->read(s->file, 0, head, sizeof head) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot read log segment %u", s->index);
+  if (l->e->storage->read(s->file, offset, head, sizeof head) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot read log segment %04u", s->index);
   if (memcmp(head, SEGMENT_MAGIC, 8) != 0 || get32(head + 8) != crc32c(0, head + 12, sizeof head - 12)) return SDB_OK;
-  if (get32(head + 12) != SEGMENT_FORMAT) return env_fail(l->e, SDB_UNSUPPORTED, "log segment %u has a newer format", s->index);
+  if (get32(head + 12) != SEGMENT_FORMAT) return env_fail(l->e, SDB_UNSUPPORTED, "log segment %04u has a newer format", s->index);
   if (memcmp(head + 16, l->config.database_id, 16) != 0 || get64(head + 32) != l->config.epoch)
     return env_fail(l->e, SDB_MISMATCH, "log segment %04u belongs to another database or history; move the *.log.* files away if the data file is a restored copy",
                     s->index);
   uint32_t declared = get32(head + 64);
   if (declared < 16 * LOG_SECTOR || declared % LOG_SECTOR != 0 || get64(head + 48) > UINT64_MAX / 2) return SDB_OK;
+  if (s->state == SEGMENT_LIVE && get64(head + 40) < s->number) return SDB_OK;
   s->readable = size < declared ? (uint32_t)size : declared; /* a header is written into a file of full, synced size: less is damage */
   s->number = get64(head + 40);
   s->base = get64(head + 48);
@@ -66,6 +64,18 @@ static int header_read(log *l, struct segment *s) {
   s->state = SEGMENT_LIVE;
   l->segment_size = declared;
   return SDB_OK;
+}
+
+/* Two copies, so that damage to one does not hide acknowledged commits. Without a valid one the segment is unused. */
+static int header_read(log *l, struct segment *s) {
+  uint64_t size;
+  if (l->e->storage->get_size(s->file, &size) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %u", s->index);
+  if (size < 16 * LOG_SECTOR) { /* a file gets its name when it has its size, synced */
+    l->cut = true;
+    return SDB_OK;
+  }
+  int rc = header_take(l, s, 0, size);
+  return rc == SDB_OK ? header_take(l, s, size - LOG_SECTOR, size) : rc;
 }
 
 int segments_find(log *l) {
@@ -98,39 +108,42 @@ static bool index_taken(const log *l, uint32_t index) {
   return false;
 }
 
-/* A file of zeros, so that later writes change data only and no metadata of the file system. */
-static int file_create(log *l, struct segment **out) {
+static int fill_zeros(log *l, sdb_file *file) {
   enum { PART = 1 << 20 };
-  char name[4096];
-  sdb_file *file;
-  uint32_t index = 0;
-  while (index_taken(l, index)) index++;
-  int rc = index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
-  if (rc != SDB_OK) return rc;
   const sdb_storage *st = l->e->storage;
   size_t part = l->segment_size < PART ? l->segment_size : PART;
   uint8_t *zeros = mem_new(l->e, part);
-  if (!zeros) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for a log segment");
-  rc = st->open(st->ctx, name, SDB_OPEN_CREATE, &file);
-  if (rc != SDB_OK) {
-    mem_free(l->e, zeros);
-    return env_fail(l->e, rc, "cannot create log segment %04u", index);
-  }
-  rc = st->allocate(file, l->segment_size);
+  if (!zeros) return SDB_NO_MEMORY;
+  int rc = st->allocate(file, l->segment_size);
   for (uint64_t at = 0; rc == SDB_OK && at < l->segment_size; at += part) {
     size_t len = l->segment_size - at < part ? (size_t)(l->segment_size - at) : part;
     rc = st->write(file, at, zeros, len);
   }
   mem_free(l->e, zeros);
-  if (rc == SDB_OK) rc = st->sync(file);
+  return rc == SDB_OK ? st->sync(file) : rc;
+}
+
+/* A file of zeros, so that later writes change data only and no metadata of the file system. It is made under another name: what has
+ * the name of a segment has its size. */
+static int file_create(log *l, struct segment **out) {
+  const sdb_storage *st = l->e->storage;
+  char name[4096], fresh[4096];
+  sdb_file *file;
+  uint32_t index = 0;
+  while (index_taken(l, index)) index++;
+  int rc = index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
+  if (rc != SDB_OK) return rc;
+  snprintf(fresh, sizeof fresh, "%s.log.new", l->name);
+  rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot create log segment %04u", index);
+  rc = fill_zeros(l, file);
+  if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, name);
   if (rc == SDB_OK) rc = st->sync_dir(st->ctx, name);
   if (rc == SDB_OK) rc = add(l, file, index, out);
-  if (rc != SDB_OK) {
-    st->close(file);
-    st->remove(st->ctx, name);
-    return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes", index, l->segment_size);
-  }
-  return SDB_OK;
+  if (rc == SDB_OK) return SDB_OK;
+  st->close(file);
+  st->remove(st->ctx, fresh);
+  return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes", index, l->segment_size);
 }
 
 static int header_write(log *l, struct segment *s) {
@@ -145,6 +158,7 @@ static int header_write(log *l, struct segment *s) {
   put32(head + 64, l->segment_size);
   put32(head + 8, crc32c(0, head + 12, sizeof head - 12));
   int rc = l->e->storage->write(s->file, 0, head, sizeof head);
+  if (rc == SDB_OK) rc = l->e->storage->write(s->file, l->segment_size - LOG_SECTOR, head, sizeof head);
   if (rc != SDB_OK) return env_fail(l->e, rc, "cannot write the header of log segment %04u", s->index);
   if (l->e->storage->sync(s->file) == SDB_OK) return SDB_OK;
   atomic_store(&l->e->sync_failed, true);

@@ -196,13 +196,39 @@ static int buffered_sync(sdb *db, bool *more) {
   return wait_durable(db, sequence);
 }
 
+/* After a second of rest an empty record says that the last group was synced, so that damage in it is told from a torn tail. */
+static int mark(sdb *db) {
+  uint64_t durable;
+  int rc = SDB_OK;
+  lead_begin(db);
+  pager_lock(db->pager);
+  bool wanted = log_wants_mark(db->log) && atomic_load(&db->synced_sequence) == db->last_sequence;
+  if (wanted) rc = log_reserve(db->log, 0);
+  if (wanted && rc == SDB_OK) {
+    log_append(db->log, LOG_MARK, db->last_sequence, 0, db->e.storage->now_ms(db->e.storage->ctx), 0);
+    log_finish(db->log);
+    log_seal(db->log);
+  }
+  pager_unlock(db->pager);
+  if (wanted && rc == SDB_OK) {
+    log_own(db->log);
+    rc = log_write(db->log);
+    if (rc == SDB_OK) rc = log_sync(db->log, &durable);
+    log_disown(db->log);
+  }
+  lead_end(db);
+  return rc;
+}
+
 static int step_locked(sdb *db, unsigned budget, bool *more) {
   bool spilling = false;
   *more = false;
   int rc = buffered_sync(db, more);
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
+  bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US;
   pager_unlock(db->pager);
+  if (rc == SDB_OK && rest) rc = mark(db);
   if (rc == SDB_OK && segment) {
     log_own(db->log);
     rc = log_prepare(db->log);
@@ -237,30 +263,6 @@ int work_checkpoint(sdb *db, bool clean) {
   if (rc == SDB_OK) rc = checkpoint_begin(db, true);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, SPARE_SEGMENTS);
   mutex_unlock(&db->work);
-  return rc;
-}
-
-/* After a second of rest an empty record says that the last group was synced, so that damage in it is told from a torn tail. */
-static int mark(sdb *db) {
-  uint64_t durable;
-  int rc = SDB_OK;
-  lead_begin(db);
-  pager_lock(db->pager);
-  bool wanted = log_wants_mark(db->log) && atomic_load(&db->synced_sequence) == db->last_sequence;
-  if (wanted) rc = log_reserve(db->log, 0);
-  if (wanted && rc == SDB_OK) {
-    log_append(db->log, LOG_MARK, db->last_sequence, 0, db->e.storage->now_ms(db->e.storage->ctx), 0);
-    log_finish(db->log);
-    log_seal(db->log);
-  }
-  pager_unlock(db->pager);
-  if (wanted && rc == SDB_OK) {
-    log_own(db->log);
-    rc = log_write(db->log);
-    if (rc == SDB_OK) rc = log_sync(db->log, &durable);
-    log_disown(db->log);
-  }
-  lead_end(db);
   return rc;
 }
 
@@ -317,10 +319,6 @@ static void worker_main(void *arg) {
     mutex_unlock(&db->bell_lock);
     atomic_store(&db->asleep, false);
     if (stop) return;
-    pager_lock(db->pager);
-    bool rest = log_wants_mark(db->log) && !db->read_only && now_us(db) - db->last_commit_us >= MARK_AFTER_US;
-    pager_unlock(db->pager);
-    if (rest && !atomic_load(&db->e.sync_failed)) (void)mark(db);
   }
 }
 

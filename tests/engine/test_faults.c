@@ -258,7 +258,9 @@ static int open_it(fixture *f) {
 static int close_it(fixture *f) {
   sdb *db = f->w.db;
   f->w.db = NULL;
-  return sdb_close(db);
+  int code = sdb_close(db);
+  if (code == SDB_OK) model_all_durable(f->w.model);
+  return code;
 }
 
 static int put_and_close(fixture *f) {

@@ -545,9 +545,7 @@ static unsigned thin_out(fixture *f, uint64_t *random) {
   return deleted;
 }
 
-static void judge_round(fixture *f, unsigned round) {
-  ck_assert_msg(workload_verify(&f->w), "round %u: %s", round, f->w.why);
-}
+static void judge_round(fixture *f, unsigned round) { ck_assert_msg(workload_verify(&f->w), "round %u: %s", round, f->w.why); }
 
 START_TEST(test_full_device) {
   fixture f;

@@ -38,8 +38,10 @@ static int collect_one(sdb *db, uint64_t place) {
   if (rc != SDB_OK) return rc;
   rc = pager_admit(db->pager, MAX_RUNS + 1, 0, true);
   if (rc != SDB_OK) return rc;
-  if (r.flags & RECORD_LARGE && run_list_parse(&l, &r) == SDB_OK)
-    for (uint32_t i = 0; i < l.count; i++) pager_free_run(db->pager, l.runs[i]);
+  bool large = r.flags & RECORD_LARGE && run_list_parse(&l, &r) == SDB_OK;
+  for (uint32_t i = 0; rc == SDB_OK && large && i < l.count; i++) rc = pager_know_run(db->pager, l.runs[i]);
+  if (rc != SDB_OK) return rc == SDB_CORRUPT ? SDB_OK : rc;
+  for (uint32_t i = 0; large && i < l.count; i++) pager_free_run(db->pager, l.runs[i]);
   heap_drop(db->pager, &db->roots, place, r.total);
   return SDB_OK;
 }

@@ -214,10 +214,7 @@ static int map_image(pager *p, struct map_chunk *c, const uint8_t *before, uint8
     if ((uint32_t)now == (uint32_t)old) continue;
     int rc = old ? mark_place(p, (uint32_t)old, false) : SDB_OK;
     if (rc == SDB_OK && now) rc = mark_place(p, (uint32_t)now, true);
-    if (rc != SDB_OK) {
-      c->dirty = true;
-      return rc;
-    }
+    if (rc != SDB_OK) return rc;
   }
   c->dirty |= later;
   return SDB_OK;
@@ -239,6 +236,7 @@ static int write_map_chunk(pager *p, struct group *g, uint32_t group, uint32_t i
   int rc = space_ensure_group(p, group);
   if (rc == SDB_OK) rc = map_image(p, atomic_load(&g->maps[index]), before, image, &used);
   if (rc == SDB_OK) rc = pending_add(p, group, index, image, used, entry);
+  if (rc != SDB_OK) atomic_load(&g->maps[index])->dirty = true;
   pager_leave(p, slot);
   pager_unlock(p);
   if (rc != SDB_OK) return rc;

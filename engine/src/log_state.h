@@ -16,6 +16,7 @@ struct segment {
   uint32_t readable; /* bytes the file has, less than its size when it was cut */
   enum { SEGMENT_SPARE, SEGMENT_LIVE } state;
   bool unsynced;
+  bool name_synced; /* by this process; a name found at a start may be one whose sync failed */
 };
 
 /* A part of a group on its way to one segment. */

@@ -101,6 +101,8 @@ void pager_give_back(pager *p, run r);
 /* The commit being applied names the run (reserves it as well when recovery does so), or drops it. */
 void pager_use_run(pager *p, run r);
 void pager_free_run(pager *p, run r);
+/* Before freeing: loads what says who uses those pages, so that freeing cannot fail. SDB_CORRUPT: outside the file. */
+int pager_know_run(pager *p, run r);
 /* Recovery: nobody may be given these pages. SDB_CORRUPT when they are outside the file or taken by something else. */
 int pager_hold_run(pager *p, run r);
 

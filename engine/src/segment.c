@@ -140,7 +140,10 @@ static int file_create(log *l, struct segment **out) {
   if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, name);
   if (rc == SDB_OK) rc = st->sync_dir(st->ctx, name);
   if (rc == SDB_OK) rc = add(l, file, index, out);
-  if (rc == SDB_OK) return SDB_OK;
+  if (rc == SDB_OK) {
+    (*out)->name_synced = true;
+    return SDB_OK;
+  }
   st->close(file);
   st->remove(st->ctx, fresh);
   return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes", index, l->segment_size);
@@ -175,7 +178,9 @@ int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
     if (!s || spare->number > s->number) s = spare; /* one that was set up but never used must not stay beside its namesake */
   }
   int rc = s ? SDB_OK : file_create(l, &s);
-  if (rc != SDB_OK) return rc;
+  if (rc == SDB_OK && !s->name_synced) rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot set up a log segment");
+  s->name_synced = true;
   uint64_t salt;
   if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK) return env_fail(l->e, SDB_IO, "no randomness for the log");
   s->number = number;

@@ -478,6 +478,17 @@ void pager_free_run(pager *p, run r) {
   p->open_used = true;
 }
 
+int pager_know_run(pager *p, run r) {
+  if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return SDB_CORRUPT;
+  for (uint64_t i = r.start; i < (uint64_t)r.start + r.count; i = (i | (p->g.chunk_bits - 1)) + 1) {
+    struct bitmap *b;
+    uint32_t bit;
+    int rc = bitmap_get(p, (uint32_t)i, &b, &bit);
+    if (rc != SDB_OK) return rc;
+  }
+  return SDB_OK;
+}
+
 void pager_live_add(pager *p, uint32_t number, int32_t bytes) {
   delta_add(p, (struct delta){.start = number, .amount = bytes, .what = DELTA_LIVE});
 }

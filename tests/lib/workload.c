@@ -325,6 +325,7 @@ bool workload_run(workload *w, unsigned operations) {
   for (unsigned i = 0; i < operations && !w->stopped; i++) {
     if (!operate(w)) return false;
     if (!w->stopped && !note_synced(w)) return false;
+    if (dead(w)) w->stopped = true; /* also when the call did not need what failed */
   }
   return true;
 }
@@ -339,7 +340,9 @@ bool workload_recover(workload *w) {
   w->doing = "recover";
   if (!workload_open(w) || w->stopped) return w->stopped;
   bool check = below(w, 2) == 0; /* not always: it begins with a checkpoint, and hides what is wrong without one */
-  return (model_adopt(w->model, w->db) && (!check || model_check(w->model, w->db))) || stop_or_fail_model(w);
+  if (!model_adopt(w->model, w->db) || (check && !model_check(w->model, w->db))) return stop_or_fail_model(w);
+  if (dead(w)) w->stopped = true;
+  return true;
 }
 
 bool workload_close(workload *w) {

@@ -6,7 +6,7 @@ compiler=$1
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cmake -S "$top" -B "$work/build" -DCMAKE_C_COMPILER="$compiler" \
+cmake -G Ninja -S "$top" -B "$work/build" -DCMAKE_C_COMPILER="$compiler" \
   -DSDB_BUILD_SERVICE=OFF -DSDB_BUILD_TESTS=OFF -DSDB_THREADS=OFF -DSDB_ISAL=OFF
 cmake --build "$work/build" -j 2
 cmake --install "$work/build" --prefix "$work/prefix"

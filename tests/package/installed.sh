@@ -39,7 +39,7 @@ done
 ./first
 
 echo 'Through find_package:'
-cmake -S "$work/source" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$compiler" >>"$work/log"
+cmake -G Ninja -S "$work/source" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$compiler" >>"$work/log"
 cmake --build "$work/build" >>"$work/log"
 rm -f things.sdb*
 "$work/build/first"

@@ -7,7 +7,7 @@
 
 const char *sdb_strerror(int code) {
   switch (code) {
-#define SDB_X(name, value, text) \
+#define SDB_X(name, value, text)                                                                                                   \
   case value: return text;
     SDB_ERRORS(SDB_X)
 #undef SDB_X
@@ -41,7 +41,8 @@ void sdb_options_init(sdb_options *o) {
 
 void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = sizeof *o, .expect = SDB_ANY}; }
 
-/* --- Opening ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Opening
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 static const char *options_wrong(const sdb_options *o) {
   geometry g;
@@ -54,7 +55,8 @@ static const char *options_wrong(const sdb_options *o) {
     return "wal_segment_size must be a multiple of 4096 from 65536 to 1073741824";
   if (o->page_size > o->wal_segment_size / 4) return "wal_segment_size must be at least four times page_size";
   if (o->durability > SDB_NONE) return "durability is not one of the known ones";
-  if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION)) return "the storage table has another version";
+  if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION))
+    return "the storage table has another version";
   return NULL;
 }
 
@@ -114,7 +116,9 @@ static int create(sdb *db) {
   int rc = st->open(st->ctx, name, SDB_OPEN_READ, &stale);
   if (rc == SDB_OK) {
     st->close(stale);
-    rc = env_fail(&db->e, SDB_MISMATCH, "%s does not exist, but %s of an earlier database does; move the log away or put the data file back", db->name, name);
+    rc = env_fail(&db->e, SDB_MISMATCH,
+                  "%s does not exist, but %s of an earlier database does; move the log away or put the data file back", db->name,
+                  name);
   } else if (rc == SDB_NOT_FOUND) {
     snprintf(name, len, "%s.new", db->name);
     rc = create_file(db, name);
@@ -232,7 +236,8 @@ int sdb_close(sdb *db) {
   return rc;
 }
 
-/* --- Documents ------------------------------------------------------------------------------------------------------------------------ */
+/* --- Documents
+ * ------------------------------------------------------------------------------------------------------------------------ */
 
 static int put_options_check(sdb *db, const sdb_put_options *o) {
   if (!o || (o->size == sizeof *o && o->durability <= SDB_NONE)) return SDB_OK;
@@ -249,7 +254,8 @@ bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o,
   return record_total(path_len, o && o->token ? RECORD_TOKEN : 0, len) > heap_limit(db->pager);
 }
 
-static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
+static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
+                     sdb_commit *out) {
   extent_writer *w;
   int rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, len, len, &w);
   if (rc != SDB_OK) return rc;
@@ -297,7 +303,8 @@ int sdb_wait(sdb *db, uint64_t sequence) {
 static int content_read(sdb *db, const record *r, void *buf) {
   if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, true);
   if (crc32c_copy(0, buf, r->stored, r->size) == r->digest) return SDB_OK;
-  return env_fail(&db->e, SDB_CORRUPT, "the content of %.*s (version %u) does not match its digest; an older version may be readable",
+  return env_fail(&db->e, SDB_CORRUPT,
+                  "the content of %.*s (version %u) does not match its digest; an older version may be readable",
                   r->path_len < 80 ? (int)r->path_len : 80, (const char *)r->path, r->version);
 }
 
@@ -325,7 +332,8 @@ int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, 
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db);
   rc = document_find(db, in.view, path, path_len, version, &r, &entry);
-  if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size))) rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
+  if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size)))
+    rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
   if (rc == SDB_OK) rc = content_read(db, &r, copy);
   if (rc == SDB_OK && info) info_fill(info, &r, &entry);
   if (rc == SDB_OK) {
@@ -372,7 +380,8 @@ int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, si
   return rc;
 }
 
-/* --- Care ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- Care
+ * ------------------------------------------------------------------------------------------------------------------------------ */
 
 int sdb_flush(sdb *db) {
   if (db->read_only) return SDB_OK;

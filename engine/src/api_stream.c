@@ -7,7 +7,8 @@
 #include "codec.h"
 #include "db.h"
 
-/* --- Cursor --------------------------------------------------------------------------------------------------------------------------- */
+/* --- Cursor
+ * --------------------------------------------------------------------------------------------------------------------------- */
 
 enum { FIRST_BATCH = 16, BATCH = 128, BATCH_BYTES = 16384 };
 
@@ -21,10 +22,10 @@ struct sdb_cursor {
   sdb *db;
   uint64_t view;
   bool infos, ended;
-  int failed; /* behind the entries of the batch */
-  unsigned batch;          /* entries to fetch next time */
-  unsigned next, count;    /* in items */
-  size_t used;             /* of bytes */
+  int failed;           /* behind the entries of the batch */
+  unsigned batch;       /* entries to fetch next time */
+  unsigned next, count; /* in items */
+  size_t used;          /* of bytes */
   uint16_t prefix_len;
   uint8_t prefix[SDB_MAX_PATH];
   tree_cursor tree;
@@ -39,7 +40,8 @@ static uint64_t pin_now(sdb *db) {
   return view;
 }
 
-int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len, bool infos, sdb_cursor **out) {
+int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len, bool infos,
+                    sdb_cursor **out) {
   if (prefix_len > SDB_MAX_PATH || after_len > SDB_MAX_PATH || (!prefix && prefix_len) || (!after && after_len))
     return env_fail(&db->e, SDB_INVALID, "a prefix and a position have at most %u bytes", SDB_MAX_PATH);
   sdb_cursor *c = mem_alloc(&db->e, sizeof *c);
@@ -71,7 +73,8 @@ static int fetch_info(sdb_cursor *c, uint64_t document, sdb_info *info) {
   table_entry entry;
   record r;
   int rc = table_get(c->db->table, c->view, document, &entry);
-  if (rc == SDB_NOT_FOUND) return env_fail(&c->db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
+  if (rc == SDB_NOT_FOUND)
+    return env_fail(&c->db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
   if (rc == SDB_OK) rc = document_version(c->db, c->view, document, &entry, SDB_CURRENT, &r);
   if (rc == SDB_OK) info_fill(info, &r, &entry);
   return rc;
@@ -129,7 +132,8 @@ void sdb_cursor_close(sdb_cursor *c) {
   mem_free(&c->db->e, c);
 }
 
-/* --- Reader ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- Reader
+ * ---------------------------------------------------------------------------------------------------------------------------- */
 
 struct sdb_reader {
   sdb *db;
@@ -213,7 +217,8 @@ int sdb_reader_read(sdb_reader *r, void *buf, size_t len, size_t *got) {
 
 int sdb_reader_seek(sdb_reader *r, uint64_t offset) {
   if (offset > r->info.size)
-    return env_fail(&r->db->e, SDB_INVALID, "offset %llu is beyond the document's %llu bytes", (unsigned long long)offset, (unsigned long long)r->info.size);
+    return env_fail(&r->db->e, SDB_INVALID, "offset %llu is beyond the document's %llu bytes", (unsigned long long)offset,
+                    (unsigned long long)r->info.size);
   r->offset = offset;
   return SDB_OK;
 }
@@ -226,7 +231,8 @@ void sdb_reader_close(sdb_reader *r) {
   mem_free(&r->db->e, r);
 }
 
-int sdb_get_range(sdb *db, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len, size_t *got, sdb_info *info) {
+int sdb_get_range(sdb *db, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len, size_t *got,
+                  sdb_info *info) {
   sdb_reader *r;
   int rc = sdb_reader_open(db, path, path_len, version, &r);
   if (rc != SDB_OK) return rc;
@@ -243,7 +249,8 @@ int sdb_get_range(sdb *db, const void *path, size_t path_len, uint32_t version, 
   return rc;
 }
 
-/* --- Writer ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- Writer
+ * ---------------------------------------------------------------------------------------------------------------------------- */
 
 enum { GATHER_BYTES = 1 << 20 }; /* of an unknown size, before it is taken for large */
 
@@ -295,7 +302,8 @@ int sdb_writer_open(sdb *db, const void *path, size_t path_len, uint64_t size_hi
 
 static int gather_more(sdb_writer *w, const void *data, size_t len) {
   void *p = w->gather;
-  if (!mem_reserve(&w->db->e, &p, &w->gather_cap, w->gathered + len, 1)) return env_fail(&w->db->e, SDB_NO_MEMORY, "out of memory for a writer");
+  if (!mem_reserve(&w->db->e, &p, &w->gather_cap, w->gathered + len, 1))
+    return env_fail(&w->db->e, SDB_NO_MEMORY, "out of memory for a writer");
   w->gather = p;
   if (len) memcpy(w->gather + w->gathered, data, len);
   w->gathered += len;
@@ -331,7 +339,8 @@ int sdb_writer_commit(sdb_writer *w, sdb_commit *commit) {
   int rc = w->failed;
   uint64_t size = w->extent ? extent_written(w->extent) : w->gathered;
   if (rc == SDB_OK && w->size != SDB_UNKNOWN_SIZE && size != w->size)
-    rc = env_fail(&db->e, SDB_INVALID, "the document has %llu bytes, but %llu were announced", (unsigned long long)size, (unsigned long long)w->size);
+    rc = env_fail(&db->e, SDB_INVALID, "the document has %llu bytes, but %llu were announced", (unsigned long long)size,
+                  (unsigned long long)w->size);
   if (rc == SDB_OK && !w->extent && document_is_large(db, w->path_len, &w->options, size)) rc = become_large(w, size);
   if (rc == SDB_OK && w->extent) rc = extent_end(w->extent);
   if (rc == SDB_OK)

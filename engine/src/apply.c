@@ -8,7 +8,8 @@
  */
 #include "db.h"
 
-/* --- Dropped records ------------------------------------------------------------------------------------------------------------ */
+/* --- Dropped records ------------------------------------------------------------------------------------------------------------
+ */
 
 static bool dropped_reserve(sdb *db, size_t more) {
   if (db->dropped_count + more <= db->dropped_cap) return true;
@@ -56,7 +57,8 @@ int collect(sdb *db, unsigned budget) {
   return SDB_OK;
 }
 
-/* --- Document numbers ------------------------------------------------------------------------------------------------------------ */
+/* --- Document numbers ------------------------------------------------------------------------------------------------------------
+ */
 
 static bool claimed(const sdb *db, uint64_t document) {
   for (const struct claim *c = db->claims; c; c = c->next)
@@ -67,7 +69,8 @@ static bool claimed(const sdb *db, uint64_t document) {
 void document_number_return(sdb *db, uint64_t number) {
   if (number >= db->free_scan) return; /* the scan will come by */
   void *list = db->free_documents;
-  if (!mem_reserve(&db->e, &list, &db->free_cap, db->free_count + 1, sizeof *db->free_documents)) return; /* unused until the next open */
+  if (!mem_reserve(&db->e, &list, &db->free_cap, db->free_count + 1, sizeof *db->free_documents))
+    return; /* unused until the next open */
   db->free_documents = list;
   db->free_documents[db->free_count++] = number;
 }
@@ -100,7 +103,8 @@ int document_number(sdb *db, uint64_t *number) {
   return SDB_OK;
 }
 
-/* --- Put ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Put -------------------------------------------------------------------------------------------------------------------------
+ */
 
 int apply_put_prepare(sdb *db, const struct change *c, struct put_plan *plan) {
   if (!dropped_reserve(db, 2)) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a commit");
@@ -131,7 +135,8 @@ void apply_put(sdb *db, const struct change *c, const struct put_plan *plan) {
   }
 }
 
-/* --- Delete ---------------------------------------------------------------------------------------------------------------------- */
+/* --- Delete ----------------------------------------------------------------------------------------------------------------------
+ */
 
 int apply_delete(sdb *db, const struct change *c) {
   static const table_entry none = {0};

@@ -18,8 +18,8 @@
 /* The surroundings of one open database, shared by all its parts. */
 typedef struct env {
   const sdb_storage *storage;
-  bool threads;                /* background work has a thread of its own */
-  atomic_bool sync_failed;     /* I7: set once, never cleared */
+  bool threads;            /* background work has a thread of its own */
+  atomic_bool sync_failed; /* I7: set once, never cleared */
   atomic_uint_fast64_t corruptions;
   struct mutex message_lock;
   char message[256];

@@ -54,7 +54,8 @@ static void reach(struct check *c, uint32_t physical, const char *what, uint64_t
   else set(c->reached, physical);
 }
 
-/* --- Pages ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- Pages
+ * ------------------------------------------------------------------------------------------------------------------------------ */
 
 static int visit_page(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
   struct check *c = user;
@@ -85,7 +86,8 @@ static int visit_orphan(void *user, uint32_t number, uint8_t kind, uint32_t plac
   (void)place;
   if (kind == PAGE_HEAP) {
     if (c->live[number] * 8ull != live)
-      tell(c, "heap page %u counts %u live bytes, but its records have %llu", number, live, (unsigned long long)c->live[number] * 8);
+      tell(c, "heap page %u counts %u live bytes, but its records have %llu", number, live,
+           (unsigned long long)c->live[number] * 8);
     if (bit(c->known, number)) tell(c, "heap page %u is also part of a tree or the table", number);
   } else if (number < c->logical_limit && !bit(c->known, number)) {
     tell(c, "page %u (kind %u) is reached from nowhere", number, kind);
@@ -93,7 +95,8 @@ static int visit_orphan(void *user, uint32_t number, uint8_t kind, uint32_t plac
   return SDB_OK;
 }
 
-/* --- Documents -------------------------------------------------------------------------------------------------------------------------- */
+/* --- Documents
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static int check_extent(struct check *c, const record *r) {
   extent_reader *x;
@@ -114,11 +117,13 @@ static int check_extent(struct check *c, const record *r) {
   for (uint32_t i = 0; i < extent_chunks(x); i++) {
     size_t len;
     rc = extent_chunk(x, i, c->chunk, &len);
-    if (rc != SDB_OK) tell(c, "chunk %u of document %llu version %u does not verify", i, (unsigned long long)id_document(r->id), r->version);
+    if (rc != SDB_OK)
+      tell(c, "chunk %u of document %llu version %u does not verify", i, (unsigned long long)id_document(r->id), r->version);
     else digest = crc32c(digest, c->chunk, len);
     if (rc != SDB_OK) break;
   }
-  if (rc == SDB_OK && digest != r->digest) tell(c, "document %llu version %u does not match its digest", (unsigned long long)id_document(r->id), r->version);
+  if (rc == SDB_OK && digest != r->digest)
+    tell(c, "document %llu version %u does not match its digest", (unsigned long long)id_document(r->id), r->version);
   extent_close(x);
   return SDB_OK;
 }
@@ -143,7 +148,8 @@ static int check_version(struct check *c, uint64_t document, const table_entry *
     if (rc != SDB_OK || named != document) tell(c, "the path of document %llu does not lead to it", (unsigned long long)document);
   }
   if (r.flags & RECORD_LARGE) return check_extent(c, &r);
-  if (crc32c(0, r.stored, r.stored_len) != r.digest) tell(c, "version %u of document %llu does not match its digest", version, (unsigned long long)document);
+  if (crc32c(0, r.stored, r.stored_len) != r.digest)
+    tell(c, "version %u of document %llu does not match its digest", version, (unsigned long long)document);
   return SDB_OK;
 }
 
@@ -172,12 +178,12 @@ static int visit_path(void *user, const uint8_t *key, size_t len, uint64_t docum
   c->names++;
   int rc = table_get(c->db->table, VIEW_HEAD, document, &entry);
   if (rc == SDB_NO_MEMORY) return rc;
-  if (rc != SDB_OK)
-    tell(c, "a path names document %llu, which the table does not have", (unsigned long long)document);
+  if (rc != SDB_OK) tell(c, "a path names document %llu, which the table does not have", (unsigned long long)document);
   return SDB_OK;
 }
 
-/* --- Bitmap and sums -------------------------------------------------------------------------------------------------------------------- */
+/* --- Bitmap and sums
+ * -------------------------------------------------------------------------------------------------------------------- */
 
 static int check_bitmap(struct check *c) {
   uint32_t total = pager_pages_total(c->db->pager);
@@ -195,7 +201,8 @@ static int check_bitmap(struct check *c) {
     }
     c->report->free_pages += state == STATE_FREE;
     if (bit(c->reached, i) && state != STATE_USED) tell(c, "physical page %u is reached but not marked used", i);
-    if (!bit(c->reached, i) && state == STATE_USED && !c->replayed) tell(c, "physical page %u is marked used but reached from nowhere", i);
+    if (!bit(c->reached, i) && state == STATE_USED && !c->replayed)
+      tell(c, "physical page %u is marked used but reached from nowhere", i);
   }
   c->report->pages = total;
   return SDB_OK;
@@ -216,7 +223,8 @@ static void check_sums(struct check *c) {
   c->report->bytes = c->content_bytes;
 }
 
-/* --- All of it -------------------------------------------------------------------------------------------------------------------------- */
+/* --- All of it
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static int check_all(struct check *c) {
   sdb *db = c->db;
@@ -257,7 +265,8 @@ int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *
   c.live = mem_new(&db->e, c.logical_limit * sizeof *c.live);
   c.page = mem_alloc(&db->e, page_size(db->pager));
   c.chunk = mem_alloc(&db->e, SDB_CHUNK);
-  int rc = c.reached && c.known && c.live && c.page && c.chunk ? check_all(&c) : env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a check");
+  int rc = c.reached && c.known && c.live && c.page && c.chunk ? check_all(&c)
+                                                               : env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a check");
   mem_free(&db->e, c.reached);
   mem_free(&db->e, c.known);
   mem_free(&db->e, c.live);

@@ -28,7 +28,8 @@ static int sync_file(pager *p) {
 /* Commits that sync the log wait behind what the device has queued: keep that small. */
 static int write_file(pager *p, uint64_t offset, const void *bytes, size_t len) {
   int rc = p->e->storage->write(p->file, offset, bytes, len);
-  if (rc != SDB_OK) return env_fail(p->e, rc, "cannot write %zu bytes at offset %llu of the data file", len, (unsigned long long)offset);
+  if (rc != SDB_OK)
+    return env_fail(p->e, rc, "cannot write %zu bytes at offset %llu of the data file", len, (unsigned long long)offset);
   p->cp.unsynced += len;
   return p->cp.unsynced >= STAGE_BYTES ? sync_file(p) : SDB_OK;
 }
@@ -165,7 +166,8 @@ static int pending_add(pager *p, uint32_t group, uint32_t index, const uint8_t *
   if (!mem_reserve(p->e, &pending, &cp->pending_cap, cp->pending_count + 1, sizeof *cp->pending))
     return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a checkpoint");
   cp->pending = pending;
-  dir_entry entry = {.crc = crc32c(0, bytes, p->g.page_size), .count = count, .copy = before.written ? !before.copy : 0, .written = true};
+  dir_entry entry = {
+      .crc = crc32c(0, bytes, p->g.page_size), .count = count, .copy = before.written ? !before.copy : 0, .written = true};
   cp->pending[cp->pending_count++] = (struct pending_entry){group, index, entry};
   return SDB_OK;
 }
@@ -259,7 +261,8 @@ static int write_bitmap_chunk(pager *p, struct group *g, uint32_t group, uint32_
   if (rc == SDB_OK) m->dirty = false;
   pager_unlock(p);
   if (rc != SDB_OK) return rc;
-  return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), p->stage, p->g.page_size);
+  return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), p->stage,
+                    p->g.page_size);
 }
 
 /* Walks the dirty map (or bitmap) chunks of all loaded groups, `budget` of them a call. */

@@ -5,8 +5,9 @@
  *                                                                                          '-- leader: seal, write, sync, publish
  *
  * Durable commits are applied to the open version, which the leader closes; it is published after the sync. A commit that waits for
- * no sync is visible at once, lazily: the next reader (or every 64th commit) publishes. It must not overtake a durable one that still
- * waits: then it waits with it. A durable commit first publishes what is lazily visible, so that a reader never publishes it early.
+ * no sync is visible at once, lazily: the next reader (or every 64th commit) publishes. It must not overtake a durable one that
+ * still waits: then it waits with it. A durable commit first publishes what is lazily visible, so that a reader never publishes it
+ * early.
  *
  * A refusal that rests on state nobody has seen yet (failed condition, "was not there", a known token) waits for that state's fate.
  */
@@ -15,7 +16,8 @@
 
 enum { LAZY_COMMITS = 64, PIECE_LIMIT = 1 << 20, MAX_UNSYNCED = 1 << 19 };
 
-/* --- Publishing -------------------------------------------------------------------------------------------------------------------- */
+/* --- Publishing
+ * -------------------------------------------------------------------------------------------------------------------- */
 
 void publish_lazy(sdb *db) {
   if (!atomic_load(&db->lazy)) return;
@@ -73,7 +75,8 @@ int wait_durable(sdb *db, uint64_t sequence) {
   mutex_lock(&db->turn);
   while (atomic_load(&db->synced_sequence) < sequence) {
     if (atomic_load(&db->e.sync_failed)) {
-      rc = env_fail(&db->e, SDB_SYNC_FAILED, "a write or sync failed; whether this commit survives is not known until the database is opened again");
+      rc = env_fail(&db->e, SDB_SYNC_FAILED,
+                    "a write or sync failed; whether this commit survives is not known until the database is opened again");
       break;
     }
     if (db->leader) {
@@ -92,12 +95,16 @@ int wait_durable(sdb *db, uint64_t sequence) {
   return rc;
 }
 
-/* --- Before and after a commit ------------------------------------------------------------------------------------------------------- */
+/* --- Before and after a commit
+ * ------------------------------------------------------------------------------------------------------- */
 
 int commit_ready(sdb *db) {
   if (db->read_only)
-    return env_fail(&db->e, SDB_READ_ONLY, db->log_damaged ? "the log is damaged; the database is open for reading only until repair" : "the database is open for reading only");
-  if (atomic_load(&db->e.sync_failed)) return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
+    return env_fail(&db->e, SDB_READ_ONLY,
+                    db->log_damaged ? "the log is damaged; the database is open for reading only until repair"
+                                    : "the database is open for reading only");
+  if (atomic_load(&db->e.sync_failed))
+    return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   if (log_started(db->log)) return SDB_OK;
   const header *h = pager_header(db->pager);
   uint32_t chain;
@@ -119,7 +126,8 @@ static bool claim_conflicts(const sdb *db, uint64_t document, const void *path, 
   return false;
 }
 
-/* The current state of the path: its document number (0: none), table entry and current record. `own`: our claim does not stop us. */
+/* The current state of the path: its document number (0: none), table entry and current record. `own`: our claim does not stop us.
+ */
 static int look_up(sdb *db, struct change *c, record *current, bool *has_current, bool own) {
   for (;;) {
     *has_current = false;
@@ -135,7 +143,8 @@ static int look_up(sdb *db, struct change *c, record *current, bool *has_current
     }
     if (c->document == 0) return SDB_OK;
     rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
-    if (rc == SDB_NOT_FOUND) return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
+    if (rc == SDB_NOT_FOUND)
+      return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
     if (rc != SDB_OK) return rc;
     rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, current);
     if (rc == SDB_CORRUPT) return SDB_OK; /* a new version heals a damaged one: number and predecessor still count */
@@ -148,20 +157,22 @@ static int look_up(sdb *db, struct change *c, record *current, bool *has_current
 
 static int check_expectation(sdb *db, const sdb_put_options *o, const struct change *c) {
   if (!o || o->expect == SDB_ANY || o->expect == c->entry.version) return SDB_OK;
-  if (o->expect == SDB_ABSENT) return env_fail(&db->e, SDB_CONFLICT, "the document exists already, at version %u", c->entry.version);
+  if (o->expect == SDB_ABSENT)
+    return env_fail(&db->e, SDB_CONFLICT, "the document exists already, at version %u", c->entry.version);
   if (!c->entry.version) return env_fail(&db->e, SDB_CONFLICT, "version %u was expected, but there is no document", o->expect);
   return env_fail(&db->e, SDB_CONFLICT, "version %u was expected, but %u is current", o->expect, c->entry.version);
 }
 
 /* Has a kept version been made by the write that carries this token? */
-static bool token_known(sdb *db, const struct change *c, const record *current, bool has_current, const uint8_t *token, record *found) {
+static bool token_known(sdb *db, const struct change *c, const record *current, bool has_current, const uint8_t *token,
+                        record *found) {
   if (has_current && current->token && memcmp(current->token, token, 16) == 0) {
     *found = *current;
     return true;
   }
   if (!c->entry.previous) return false;
-  return heap_read(&db->e, db->pager, VIEW_HEAD, c->entry.previous, found) == SDB_OK && id_document(found->id) == c->document && found->token &&
-         memcmp(found->token, token, 16) == 0;
+  return heap_read(&db->e, db->pager, VIEW_HEAD, c->entry.previous, found) == SDB_OK && id_document(found->id) == c->document &&
+         found->token && memcmp(found->token, token, 16) == 0;
 }
 
 /* What follows once the change is applied and in the log, still under the lock. Returns the sequence to wait for, 0: none. */
@@ -196,8 +207,8 @@ static int refuse(sdb *db, int code, uint64_t seen) {
   return rc == SDB_OK ? code : rc;
 }
 
-/* A commit that waits for no sync of its own, but for durable ones before it: the group that freed those may have been closed before
- * this one was applied. */
+/* A commit that waits for no sync of its own, but for durable ones before it: the group that freed those may have been closed
+ * before this one was applied. */
 static int become_visible(sdb *db, uint64_t sequence, uint64_t wait_for) {
   int rc = wait_durable(db, wait_for);
   while (rc == SDB_OK && atomic_load(&db->visible_sequence) < sequence) {
@@ -212,8 +223,8 @@ static int become_visible(sdb *db, uint64_t sequence, uint64_t wait_for) {
   return rc;
 }
 
-static int finish(sdb *db, uint64_t sequence, uint64_t wait_for, struct pressure pressure, sdb_durability d, const sdb_put_options *o,
-                  sdb_commit *out) {
+static int finish(sdb *db, uint64_t sequence, uint64_t wait_for, struct pressure pressure, sdb_durability d,
+                  const sdb_put_options *o, sdb_commit *out) {
   int rc = SDB_OK;
   bool deferred = d == SDB_DURABLE && o && o->defer;
   if (wait_for && d != SDB_DURABLE) rc = become_visible(db, sequence, wait_for);
@@ -228,7 +239,8 @@ static int finish(sdb *db, uint64_t sequence, uint64_t wait_for, struct pressure
   return rc;
 }
 
-/* --- Put ----------------------------------------------------------------------------------------------------------------------------- */
+/* --- Put
+ * ----------------------------------------------------------------------------------------------------------------------------- */
 
 /* Log and state, once everything is decided. */
 static int store(sdb *db, struct change *c) {
@@ -318,7 +330,8 @@ static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_p
   return d == SDB_DURABLE ? wait_durable(db, seen) : refuse(db, SDB_OK, seen);
 }
 
-int commit_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
+int commit_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
+               sdb_commit *out) {
   struct change c;
   bool repeated = false;
   change_init(&c, path, path_len, o);
@@ -332,7 +345,8 @@ int commit_put(sdb *db, const void *path, size_t path_len, const void *data, siz
   return put_end(db, rc, &c, repeated, o, out, slot);
 }
 
-/* --- Large documents ------------------------------------------------------------------------------------------------------------------ */
+/* --- Large documents
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* Step one: who will this be? Others who want the document wait from here on. */
 static int claim_take(sdb *db, struct change *c, struct claim *claim, const sdb_put_options *o, bool *repeated) {
@@ -398,7 +412,8 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
   return put_end(db, rc, &c, false, o, out, slot);
 }
 
-/* --- Delete --------------------------------------------------------------------------------------------------------------------------- */
+/* --- Delete
+ * --------------------------------------------------------------------------------------------------------------------------- */
 
 static int delete_locked(sdb *db, struct change *c, const sdb_put_options *o, bool *has_current) {
   int rc = commit_ready(db);

@@ -89,7 +89,8 @@ struct sdb {
   struct counters n;
 };
 
-/* --- document.c: finding and reading versions ---------------------------------------------------------------------------------- */
+/* --- document.c: finding and reading versions ----------------------------------------------------------------------------------
+ */
 
 int path_check(sdb *db, const void *path, size_t len);
 int document_size_check(sdb *db, uint64_t len);
@@ -111,7 +112,8 @@ void reading_end(sdb *db, reading r);
 /* Operations of a log record (docs/file-format.md, section 10). */
 enum { OP_PUT = 1, OP_DELETE = 2, OP_DELETE_HEAD = 24 };
 
-/* --- apply.c: changing the state, for commits and for replay --------------------------------------------------------------------- */
+/* --- apply.c: changing the state, for commits and for replay ---------------------------------------------------------------------
+ */
 
 struct change {
   const void *path;
@@ -119,7 +121,7 @@ struct change {
   uint64_t document; /* 0: none */
   table_entry entry; /* before */
   record r;          /* put: to be stored; delete: the current one (version and path at least) */
-  uint32_t old_size;  /* of the current version's content, before */
+  uint32_t old_size; /* of the current version's content, before */
   bool created;
 };
 
@@ -136,7 +138,8 @@ int collect(sdb *db, unsigned budget);
 int document_number(sdb *db, uint64_t *number);
 void document_number_return(sdb *db, uint64_t number);
 
-/* --- commit.c ------------------------------------------------------------------------------------------------------------------- */
+/* --- commit.c -------------------------------------------------------------------------------------------------------------------
+ */
 
 /* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
 int commit_ready(sdb *db);
@@ -153,7 +156,8 @@ void note_unlogged(sdb *db);
 void lead_begin(sdb *db);
 void lead_end(sdb *db);
 
-/* --- work.c: background ----------------------------------------------------------------------------------------------------------- */
+/* --- work.c: background
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* One piece of background work of about `budget` pages. */
 int work_step(sdb *db, unsigned budget, bool *more);
@@ -168,7 +172,8 @@ void work_after_commit(sdb *db, struct pressure pressure);
 void work_start(sdb *db);
 void work_stop(sdb *db);
 
-/* --- recover.c -------------------------------------------------------------------------------------------------------------------- */
+/* --- recover.c
+ * -------------------------------------------------------------------------------------------------------------------- */
 
 int recover(sdb *db);
 

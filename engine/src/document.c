@@ -21,7 +21,8 @@ reading reading_begin(sdb *db) {
 void reading_end(sdb *db, reading r) { pager_leave(db->pager, r.slot); }
 
 static int wrong_record(sdb *db, uint64_t document) {
-  return env_fail(&db->e, SDB_CORRUPT, "the table entry of document %llu points at a record of another document or version; run repair",
+  return env_fail(&db->e, SDB_CORRUPT,
+                  "the table entry of document %llu points at a record of another document or version; run repair",
                   (unsigned long long)document);
 }
 
@@ -42,7 +43,9 @@ int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t
   int rc = tree_get(db->pager, view, db->roots.path_tree, path, len, &document);
   if (rc != SDB_OK) return rc;
   rc = table_get(db->table, view, document, entry);
-  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, SDB_CORRUPT, "a path names document %llu, which the table does not have; run repair", (unsigned long long)document);
+  if (rc == SDB_NOT_FOUND)
+    return env_fail(&db->e, SDB_CORRUPT, "a path names document %llu, which the table does not have; run repair",
+                    (unsigned long long)document);
   if (rc != SDB_OK) return rc;
   return document_version(db, view, document, entry, version, r);
 }

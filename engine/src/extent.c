@@ -19,14 +19,14 @@ struct extent_writer {
   uint32_t chunk_room; /* entries of its chunk table */
   uint64_t size;       /* announced, or SDB_UNKNOWN_SIZE */
   uint64_t most;
-  uint64_t written;    /* content bytes taken */
-  uint64_t capacity;   /* bytes of all runs */
+  uint64_t written;  /* content bytes taken */
+  uint64_t capacity; /* bytes of all runs */
   uint64_t unsynced;
   uint32_t digest;
-  uint8_t *table;      /* chunk table: 8 bytes a chunk */
+  uint8_t *table; /* chunk table: 8 bytes a chunk */
   size_t table_cap;
   uint32_t chunks;
-  uint8_t *chunk;      /* the chunk being filled */
+  uint8_t *chunk; /* the chunk being filled */
   size_t chunk_len;
   uint16_t path_len;
   bool kept;
@@ -49,7 +49,8 @@ static uint32_t head_length(size_t path_len, uint32_t runs, uint32_t chunks) {
 }
 
 /* Calls `piece` for the physical pieces of [offset, offset + len) of the string of runs. */
-static int for_pieces(pager *p, const run_list *l, uint64_t offset, uint64_t len, int (*piece)(void *user, run r, uint64_t at, uint64_t n), void *user) {
+static int for_pieces(pager *p, const run_list *l, uint64_t offset, uint64_t len,
+                      int (*piece)(void *user, run r, uint64_t at, uint64_t n), void *user) {
   unsigned bits = pager_geometry(p)->page_bits;
   for (uint32_t i = 0; i < l->count && len > 0; i++) {
     uint64_t bytes = (uint64_t)l->runs[i].count << bits;
@@ -180,7 +181,8 @@ static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, 
 static int note_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
   uint32_t more = chunk_count(len);
   void *table = w->table;
-  if (!mem_reserve(w->e, &table, &w->table_cap, w->chunks + more, 8)) return env_fail(w->e, SDB_NO_MEMORY, "out of memory for a chunk table");
+  if (!mem_reserve(w->e, &table, &w->table_cap, w->chunks + more, 8))
+    return env_fail(w->e, SDB_NO_MEMORY, "out of memory for a chunk table");
   w->table = table;
   for (; len > 0; w->chunks++) {
     size_t part = len < SDB_CHUNK ? (size_t)len : SDB_CHUNK;
@@ -209,7 +211,8 @@ static int put_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
 int extent_write(extent_writer *w, const void *data, size_t len) {
   const uint8_t *d = data;
   if (len > w->most - w->written)
-    return env_fail(w->e, SDB_TOO_LARGE, "the document has more than the %llu bytes that were announced or are allowed", (unsigned long long)w->most);
+    return env_fail(w->e, SDB_TOO_LARGE, "the document has more than the %llu bytes that were announced or are allowed",
+                    (unsigned long long)w->most);
   w->written += len;
   while (len > 0) {
     int rc = SDB_OK;
@@ -316,7 +319,9 @@ static int list_of(env *e, pager *p, const record *r, run_list *l) {
   int rc = run_list_parse(l, r);
   for (uint32_t i = 0; rc == SDB_OK && i < l->count; i++) {
     uint32_t end = l->runs[i].start + l->runs[i].count;
-    if (end > pager_pages_total(p) || (l->runs[i].start >> pager_geometry(p)->group_shift) != ((end - 1) >> pager_geometry(p)->group_shift)) rc = SDB_CORRUPT;
+    if (end > pager_pages_total(p) ||
+        (l->runs[i].start >> pager_geometry(p)->group_shift) != ((end - 1) >> pager_geometry(p)->group_shift))
+      rc = SDB_CORRUPT;
     bytes += (uint64_t)l->runs[i].count << pager_geometry(p)->page_bits;
   }
   if (rc == SDB_OK && bytes < (uint64_t)l->head_len + r->size) rc = SDB_CORRUPT;
@@ -346,10 +351,12 @@ int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
   if (rc == SDB_OK) {
     uint64_t at = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * l.count;
     bool good = l.head_len >= at + 8ull * chunks && unit_valid(head, l.head_len, l.runs[0].start) && head[4] == PAGE_EXTENT;
-    good = good && memcmp(head + 64, r->id, 16) == 0 && get32(head + 84) == r->size && get16(head + 92) == r->path_len && get32(head + 96) == chunks &&
-           get32(head + 100) == l.count;
+    good = good && memcmp(head + 64, r->id, 16) == 0 && get32(head + 84) == r->size && get16(head + 92) == r->path_len &&
+           get32(head + 96) == chunks && get32(head + 100) == l.count;
     if (good) memcpy(x->table, head + at, 8 * (size_t)chunks);
-    else rc = env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; run repair", l.runs[0].start);
+    else
+      rc =
+          env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; run repair", l.runs[0].start);
   }
   mem_free(e, head);
   if (rc != SDB_OK) {
@@ -371,7 +378,8 @@ int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   struct read_piece rp = {.p = x->p, .to = buf, .check = true};
   int rc = for_pieces(x->p, &x->list, x->list.head_len + offset, n, read_piece, &rp);
   if (rc == SDB_OK && (rp.crc != get32(x->table + 8 * (size_t)index) || get32(x->table + 8 * (size_t)index + 4) != n))
-    rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index, x->list.runs[0].start);
+    rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index,
+                  x->list.runs[0].start);
   if (rc == SDB_OK) *len = n;
   return rc;
 }

@@ -10,7 +10,8 @@ int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r) {
     return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; run repair", number, offset);
   if (rc != SDB_OK) return rc;
   if (record_parse(r, page + offset, size - offset) == SDB_OK) return SDB_OK;
-  return env_fail(e, SDB_CORRUPT, "the record at page %u offset %u does not match its checksum; write the document again or run repair", number,
+  return env_fail(e, SDB_CORRUPT,
+                  "the record at page %u offset %u does not match its checksum; write the document again or run repair", number,
                   offset);
 }
 
@@ -49,7 +50,8 @@ void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total) {
   pager_live_add(p, place_page(place), -(int32_t)total);
 }
 
-int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user, bool *damaged) {
+int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user,
+              bool *damaged) {
   uint32_t fill = page_fill(page), offset = PAGE_HEADER;
   *damaged = fill > page_size;
   if (fill > page_size) fill = page_size;

@@ -25,7 +25,9 @@ void heap_commit(pager *p, roots *rt, uint64_t place, uint32_t total);
 /* A record at that place does not count any more. */
 void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total);
 
-/* Walks the records of a page; `damaged` bytes are skipped, 8 at a time, up to the next that verifies. visit returns SDB_OK to go on. */
-int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user, bool *damaged);
+/* Walks the records of a page; `damaged` bytes are skipped, 8 at a time, up to the next that verifies. visit returns SDB_OK to go
+ * on. */
+int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user,
+              bool *damaged);
 
 #endif

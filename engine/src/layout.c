@@ -33,9 +33,7 @@ uint64_t root_dir_offset(const geometry *g, uint32_t index, unsigned copy) {
   return ROOT_DIR_OFFSET + ((uint64_t)index * 2 + copy) * g->page_size;
 }
 
-uint64_t group_dir_offset(const geometry *g, uint32_t group, unsigned copy) {
-  return page_offset(g, group_head(g, group) + copy);
-}
+uint64_t group_dir_offset(const geometry *g, uint32_t group, unsigned copy) { return page_offset(g, group_head(g, group) + copy); }
 
 uint64_t chunk_offset(const geometry *g, uint32_t group, uint32_t entry, unsigned copy) {
   return page_offset(g, group_head(g, group) + 2 + 2 * entry + copy);
@@ -43,10 +41,8 @@ uint64_t chunk_offset(const geometry *g, uint32_t group, uint32_t entry, unsigne
 
 dir_entry dir_get(const uint8_t *dir, uint32_t index) {
   uint32_t info = get32(dir + 8 * (size_t)index + 4);
-  return (dir_entry){.crc = get32(dir + 8 * (size_t)index),
-                     .count = info & 0x3FFFFFFFu,
-                     .copy = info >> 30 & 1u,
-                     .written = (info >> 31) != 0};
+  return (dir_entry){
+      .crc = get32(dir + 8 * (size_t)index), .count = info & 0x3FFFFFFFu, .copy = info >> 30 & 1u, .written = (info >> 31) != 0};
 }
 
 void dir_put(uint8_t *dir, uint32_t index, dir_entry entry) {

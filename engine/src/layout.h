@@ -62,8 +62,8 @@ void dir_put(uint8_t *dir, uint32_t index, dir_entry entry);
 
 /* The numbers that belong to one state of the database. */
 typedef struct roots {
-  uint64_t sequence;       /* last commit contained */
-  uint64_t doc_limit;      /* document numbers in use are below; at least 1 */
+  uint64_t sequence;  /* last commit contained */
+  uint64_t doc_limit; /* document numbers in use are below; at least 1 */
   uint64_t documents;
   uint64_t names;
   uint64_t content_bytes;

@@ -138,7 +138,8 @@ static int ensure_next(log *l) {
 int log_reserve(log *l, size_t payload) {
   size_t need = align_up(LOG_RECORD_HEAD + payload, 8);
   if (need > l->segment_size / 2 - LOG_SECTOR)
-    return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", payload, l->segment_size);
+    return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", payload,
+                    l->segment_size);
   if (l->tail + need > segment_end(l)) {
     int rc = ensure_next(l);
     if (rc != SDB_OK) return rc;
@@ -242,7 +243,8 @@ int log_write(log *l) {
     struct piece *p = l->sealed_first;
     mutex_unlock(&l->queue);
     if (!p) return SDB_OK;
-    if (atomic_load(&l->e->sync_failed)) return env_fail(l->e, SDB_SYNC_FAILED, "an earlier write to the log failed; open the database again");
+    if (atomic_load(&l->e->sync_failed))
+      return env_fail(l->e, SDB_SYNC_FAILED, "an earlier write to the log failed; open the database again");
     int rc = l->e->storage->write(p->segment->file, p->offset, p->bytes, p->len);
     if (rc != SDB_OK) {
       /* The commits in it are already part of the state in memory: nothing behind them may be acknowledged. */
@@ -274,7 +276,8 @@ int log_sync(log *l, uint64_t *sequence) {
       if (!s->unsynced) continue;
       if (l->e->storage->sync(s->file) != SDB_OK) {
         atomic_store(&l->e->sync_failed, true);
-        return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+        return env_fail(l->e, SDB_SYNC_FAILED,
+                        "a sync of the log failed; nothing more is written until the database is opened again");
       }
       s->unsynced = false;
     }

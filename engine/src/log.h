@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* log.h - the newest truth: an append-only log in segments, synced by groups. Format and crash argument: docs/file-format.md, 10 to 13.
+/* log.h - the newest truth: an append-only log in segments, synced by groups. Format and crash argument: docs/file-format.md, 10
+ * to 13.
  *
  *      position b        b + 4096                                     b + size
  *      | segment header | rec rec rec ~pad~ | rec ~pad~ | rec rec ... | next segment
  *                        '---- group -------'            ^ open piece: in memory, appended under the writer's lock
  *                                                        sealed pieces: in order, waiting for their owner to write and sync them
  *
- * Who may do what: reserve, append and seal are the writer's (pager_lock held). Writing, syncing, preparing and releasing segments is
- * the owner's: whoever holds log_own (I10). The writer's lock may be held when the owner's is taken, never the other way round.
+ * Who may do what: reserve, append and seal are the writer's (pager_lock held). Writing, syncing, preparing and releasing segments
+ * is the owner's: whoever holds log_own (I10). The writer's lock may be held when the owner's is taken, never the other way round.
  */
 #ifndef SDB_LOG_H
 #define SDB_LOG_H
@@ -44,12 +45,13 @@ typedef struct log_scan_result {
   uint64_t sequence; /* of the last commit; 0: none */
   uint32_t chain;
   uint64_t records;
-  bool covered;      /* some segment holds the starting position */
-  bool damaged;      /* what stands behind `end` had been synced once */
+  bool covered; /* some segment holds the starting position */
+  bool damaged; /* what stands behind `end` had been synced once */
 } log_scan_result;
 
 /* Visits the records from `position` on. visit returns SDB_OK to go on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
-int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result);
+int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
+             log_scan_result *result);
 
 /* Goes on behind `position` in the segment that holds it (after a clean close), or in a fresh one. */
 int log_resume(log *l, uint64_t position, uint32_t chain);

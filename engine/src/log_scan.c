@@ -42,13 +42,15 @@ static const uint8_t *chained_at(const struct scan *sc, uint64_t offset, uint32_
 
 static const struct segment *follower(const log *l, const struct segment *s) {
   for (size_t i = 0; i < l->count; i++)
-    if (l->segments[i]->state == SEGMENT_LIVE && l->segments[i]->number == s->number + 1 && l->segments[i]->base >= s->base + l->segment_size)
+    if (l->segments[i]->state == SEGMENT_LIVE && l->segments[i]->number == s->number + 1 &&
+        l->segments[i]->base >= s->base + l->segment_size)
       return l->segments[i];
   return NULL;
 }
 
 /* The next good record behind `end`, or NULL. On success *position is where it stands. */
-static int next_record(struct scan *sc, const struct segment *s, uint64_t end, uint32_t chain, uint64_t *position, const uint8_t **record) {
+static int next_record(struct scan *sc, const struct segment *s, uint64_t end, uint32_t chain, uint64_t *position,
+                       const uint8_t **record) {
   uint64_t offset = end - s->base < LOG_SECTOR ? LOG_SECTOR : end - s->base; /* the end of one segment is the base of the next */
   *record = NULL;
   int rc = load(sc, s);
@@ -77,14 +79,16 @@ static const struct segment *later(const log *l, const struct segment *s) {
   return found;
 }
 
-/* Looks at every sector behind the end, in this segment and all that follow. A segment that was cut where the log ends is damage. */
+/* Looks at every sector behind the end, in this segment and all that follow. A segment that was cut where the log ends is damage.
+ */
 static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, bool *damaged) {
   uint64_t offset = align_up(end - s->base, 8);
   *damaged = s->readable < sc->l->segment_size;
   for (; s && !*damaged; s = later(sc->l, s), offset = LOG_SECTOR) {
     int rc = load(sc, s);
     if (rc != SDB_OK) return rc;
-    for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size - LOG_SECTOR; offset += LOG_SECTOR) {
+    for (offset = offset < LOG_SECTOR ? LOG_SECTOR : align_up(offset, LOG_SECTOR); offset < sc->l->segment_size - LOG_SECTOR;
+         offset += LOG_SECTOR) {
       const uint8_t *r = valid_at(sc, offset);
       if (r && get64(r + 16) > end) *damaged = true;
     }
@@ -92,7 +96,8 @@ static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, b
   return SDB_OK;
 }
 
-int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result) {
+int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
+             log_scan_result *result) {
   *result = (log_scan_result){.end = position, .chain = chain};
   const struct segment *s = segment_at(l, position);
   if (!s) return SDB_OK;

@@ -46,12 +46,12 @@ struct log {
   struct piece *sealed_first, *sealed_last;
   struct piece *idle; /* for reuse */
 
-  uint64_t tail;         /* position of the next record */
+  uint64_t tail; /* position of the next record */
   uint32_t chain;
   uint64_t last_sequence;
   uint64_t written_pos, written_sequence; /* handed to the file */
   _Atomic uint64_t synced_pos, synced_sequence;
-  uint64_t stated;       /* highest "known to be synced" that a record carries */
+  uint64_t stated; /* highest "known to be synced" that a record carries */
   bool started;
   bool cut; /* some segment's file is shorter than a segment can be */
 
@@ -61,7 +61,7 @@ struct log {
 
 /* segment.c */
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
-struct segment *segment_at(const log *l, uint64_t position); /* live, base <= position <= base + size */
+struct segment *segment_at(const log *l, uint64_t position);                   /* live, base <= position <= base + size */
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
 int segments_find(log *l);
 uint32_t segment_seed(const struct segment *s, uint64_t position);

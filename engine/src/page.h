@@ -6,8 +6,8 @@
  *
  *   view      a number: the state after all that was published as that version. VIEW_HEAD is the writer's own newest state.
  *   writer    whoever holds the commit lock; one at a time. Only the writer calls page_write, page_new and page_free.
- *   lifetime  a pointer from page_read stays good until the calling thread leaves the pager (pager_leave in pager.h). A pointer from
- *             page_write or page_new stays good until the writer gives up the commit lock; the bytes may be changed until then.
+ *   lifetime  a pointer from page_read stays good until the calling thread leaves the pager (pager_leave in pager.h). A pointer
+ * from page_write or page_new stays good until the writer gives up the commit lock; the bytes may be changed until then.
  *
  * Faults: page_read, page_write and page_new may fail (SDB_IO, SDB_CORRUPT, SDB_NO_MEMORY, SDB_FULL) and change nothing then.
  * So an operation first touches all it is going to change with page_write and page_new, and only then changes bytes: from there on

@@ -3,9 +3,9 @@
  *
  * Why a reader needs no lock. It enters: takes a slot with the epoch, stores in it a floor (the view published just now), and only
  * then loads the view that it reads. Whoever wants to forget old versions loads `published` first and then looks at the slots: a
- * reader whose floor it does not see yet will load a view not older than that. So no version that a reader may look for is unlinked.
- * What is unlinked (superseded behind every floor and pin, or evicted) gives its memory back only when no slot shows an epoch up to
- * that moment: until then a reader may still hold a pointer to it.
+ * reader whose floor it does not see yet will load a view not older than that. So no version that a reader may look for is
+ * unlinked. What is unlinked (superseded behind every floor and pin, or evicted) gives its memory back only when no slot shows an
+ * epoch up to that moment: until then a reader may still hold a pointer to it.
  */
 #include "pager_state.h"
 
@@ -280,8 +280,8 @@ uint32_t page_size(const struct pager *p) { return p->g.page_size; }
 
 static int verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind) {
   if (unit_valid(bytes, p->g.page_size, number) && bytes[4] == kind) return SDB_OK;
-  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) does not match its checksum or name; run check, then repair", number,
-                  place);
+  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) does not match its checksum or name; run check, then repair",
+                  number, place);
 }
 
 /* The bytes at a place, when group, mapping and checksum have been seen to before; else NULL. The way of nearly every read. */
@@ -531,7 +531,9 @@ int page_free(pager *p, uint32_t number) {
 
 void pager_lock(pager *p) { mutex_lock(&p->lock); }
 void pager_unlock(pager *p) { mutex_unlock(&p->lock); }
-struct mutex *pager_mutex(pager *p) { return &p->lock; }
+struct mutex *pager_mutex(pager *p) {
+  return &p->lock;
+}
 
 uint64_t pager_close_version(pager *p) {
   p->open_used = false;
@@ -560,7 +562,8 @@ int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t 
 int pager_sync(pager *p) {
   if (p->e->storage->sync(p->file) == SDB_OK) return SDB_OK;
   atomic_store(&p->e->sync_failed, true);
-  return env_fail(p->e, SDB_SYNC_FAILED, "a sync of the data file failed; nothing more is written until the database is opened again");
+  return env_fail(p->e, SDB_SYNC_FAILED,
+                  "a sync of the data file failed; nothing more is written until the database is opened again");
 }
 
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_window(p, r.start, offset); }

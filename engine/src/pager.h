@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* pager.h - logical pages over the data file: map, versions, cache, free space, checkpoint. page.h is what trees and heap see of it.
+/* pager.h - logical pages over the data file: map, versions, cache, free space, checkpoint. page.h is what trees and heap see of
+ * it.
  *
  * The map in memory: one atomic word a logical page.
  *
@@ -14,8 +15,8 @@
  *
  * What keeps a superseded frame, or a freed run of physical pages, from being used again:
  *   pins       snapshots: a list of versions under a lock (pager_pin). The checkpoint is one of them.
- *   epochs     readers inside pager_enter/leave: a slot a thread with the global epoch it saw. (Fraser, "Practical lock-freedom", 2004.)
- *   slots      a run freed by version w stays until a checkpoint of version >= w has both header slots synced (I3).
+ *   epochs     readers inside pager_enter/leave: a slot a thread with the global epoch it saw. (Fraser, "Practical lock-freedom",
+ * 2004.) slots      a run freed by version w stays until a checkpoint of version >= w has both header slots synced (I3).
  *
  * Locks: `lock`, the writer's, is held for short pieces of work without any sync; commits hold it while they judge and apply.
  */
@@ -53,7 +54,8 @@ void pager_close(pager *p);
 
 /* --- Readers ------------------------------------------------------------------------------------------------------------------ */
 
-/* Between enter and leave pointers from page_read stay good. Cheap, no lock; must not nest; keep it short. Returns a slot number. */
+/* Between enter and leave pointers from page_read stay good. Cheap, no lock; must not nest; keep it short. Returns a slot number.
+ */
 unsigned pager_enter(pager *p);
 void pager_leave(pager *p, unsigned slot);
 /* The newest published view. Load it after entering. */
@@ -118,12 +120,11 @@ bool pager_crowded(const pager *p);
 bool pager_starved(const pager *p);
 
 /* A checkpoint, in steps; one at a time.
- *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its version,
- *           which the caller must publish (once the log is synced) before the first step. `trim`: the file is cut behind its
- *           last used page; else only when half of it is free.
- *   step    without the lock: writes at most `budget` units; *done after the last page, chunk and directory is written and synced.
- *   commit  without the lock: writes slot A, syncs, slot B, syncs.
- *   end     under the lock: the new state counts (ok) or is forgotten; freed space becomes usable. */
+ *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its
+ * version, which the caller must publish (once the log is synced) before the first step. `trim`: the file is cut behind its last
+ * used page; else only when half of it is free. step    without the lock: writes at most `budget` units; *done after the last page,
+ * chunk and directory is written and synced. commit  without the lock: writes slot A, syncs, slot B, syncs. end     under the lock:
+ * the new state counts (ok) or is forgotten; freed space becomes usable. */
 uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim);
 int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
 int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean);
@@ -144,8 +145,8 @@ typedef struct pager_stats {
 } pager_stats;
 void pager_get_stats(pager *p, pager_stats *s);
 
-/* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the lock,
- * inside enter/leave. */
+/* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the
+ * lock, inside enter/leave. */
 int pager_walk(pager *p, int (*visit)(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live), void *user);
 enum page_state { STATE_FREE, STATE_USED, STATE_HELD };
 /* What the bitmap (with what is held in memory) says of a physical page. Under the lock. */

@@ -96,12 +96,14 @@ void pager_close(pager *p) {
 int pager_create(env *e, sdb_file *file, const pager_config *config, const header *first, pager **out) {
   header h = *first;
   geometry g;
-  if (!geometry_init(&g, h.page_size)) return env_fail(e, SDB_INVALID, "page_size %u is not 4096, 8192, 16384, 32768 or 65536", h.page_size);
+  if (!geometry_init(&g, h.page_size))
+    return env_fail(e, SDB_INVALID, "page_size %u is not 4096, 8192, 16384, 32768 or 65536", h.page_size);
   h.checkpoint = 0;
   h.logical_limit = 1;
   h.pages_total = group_body(&g, 0);
   h.pages_free = 0;
-  if (h.pages_total << g.page_bits > config->max_bytes) return env_fail(e, SDB_FULL, "max_db_size is too small for an empty database");
+  if (h.pages_total << g.page_bits > config->max_bytes)
+    return env_fail(e, SDB_FULL, "max_db_size is too small for an empty database");
   pager *p = pager_new(e, file, config, &h);
   if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory while creating the database");
   p->pages_total = h.pages_total;
@@ -133,14 +135,16 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   for (unsigned i = 0; i < 2; i++) {
     rc[i] = SDB_NOT_A_DATABASE;
     if (size < i * (uint64_t)SLOT_B + SLOT_SIZE) continue;
-    if (e->storage->read(file, i * (uint64_t)SLOT_B, bytes[i], SLOT_SIZE) != SDB_OK) return env_fail(e, SDB_IO, "cannot read header slot %u", i);
+    if (e->storage->read(file, i * (uint64_t)SLOT_B, bytes[i], SLOT_SIZE) != SDB_OK)
+      return env_fail(e, SDB_IO, "cannot read header slot %u", i);
     rc[i] = header_decode(&h[i], bytes[i]);
   }
   if (rc[0] != SDB_OK && rc[1] != SDB_OK) {
     int worst = rc[0] == SDB_NOT_A_DATABASE ? rc[1] : rc[0];
     if (worst == SDB_UNSUPPORTED) return env_fail(e, worst, "the file was written by a newer edition; open it with that");
     if (worst == SDB_CORRUPT) return env_fail(e, worst, "both header slots hold impossible numbers; run repair");
-    return env_fail(e, SDB_NOT_A_DATABASE, "the file has no valid header slot; it is not a StreamDB database and was left as it is");
+    return env_fail(e, SDB_NOT_A_DATABASE,
+                    "the file has no valid header slot; it is not a StreamDB database and was left as it is");
   }
   if (rc[0] == SDB_OK && rc[1] == SDB_OK) {
     if (memcmp(h[0].database_id, h[1].database_id, 16) != 0 || h[0].page_size != h[1].page_size)
@@ -153,8 +157,8 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   }
   *best = h[*from];
   if (best->pages_total * best->page_size > size)
-    return env_fail(e, SDB_CORRUPT, "the data file is cut short: %llu bytes instead of %llu; restore it or run repair", (unsigned long long)size,
-                    (unsigned long long)(best->pages_total * best->page_size));
+    return env_fail(e, SDB_CORRUPT, "the data file is cut short: %llu bytes instead of %llu; restore it or run repair",
+                    (unsigned long long)size, (unsigned long long)(best->pages_total * best->page_size));
   return SDB_OK;
 }
 
@@ -281,7 +285,8 @@ int pager_check_chunks(pager *p, void (*problem)(void *user, const char *sentenc
     check_one(p, group_dir_offset(&p->g, i, entry.copy), entry, "group directory", i, buf, problem, user);
     for (uint32_t k = 0; k < p->g.map_chunks + p->g.bitmaps; k++) {
       entry = dir_get(g->dir, k);
-      check_one(p, chunk_offset(&p->g, i, k, entry.copy), entry, k < p->g.map_chunks ? "map chunk" : "bitmap chunk", k, buf, problem, user);
+      check_one(p, chunk_offset(&p->g, i, k, entry.copy), entry, k < p->g.map_chunks ? "map chunk" : "bitmap chunk", k, buf,
+                problem, user);
     }
   }
   mem_free(p->e, buf);

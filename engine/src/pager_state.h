@@ -7,29 +7,29 @@
 
 enum {
   READER_SLOTS = 128,
-  STAGE_BYTES = 2 << 20,     /* written between two syncs of a checkpoint */
+  STAGE_BYTES = 2 << 20, /* written between two syncs of a checkpoint */
   SPARE_BUFFERS = 256
 };
 
 /* One version of one logical page. */
 struct frame {
-  uint64_t version;             /* that made it; 0: as the file had it */
-  struct frame *older;          /* predecessor; good for readers of views below `version` while such views exist */
-  struct frame *newer;          /* successor, once there is one */
-  uint8_t *_Atomic data;        /* NULL: read at `place` */
-  uint32_t number;              /* logical page */
-  uint32_t place;               /* physical page, 0: not on disk */
-  uint8_t kind;                 /* PAGE_FREE: the page was freed by `version` */
-  bool dirty;                   /* in the dirty list: its place is not written */
-  bool has_older;               /* a view may still need `older` */
+  uint64_t version;      /* that made it; 0: as the file had it */
+  struct frame *older;   /* predecessor; good for readers of views below `version` while such views exist */
+  struct frame *newer;   /* successor, once there is one */
+  uint8_t *_Atomic data; /* NULL: read at `place` */
+  uint32_t number;       /* logical page */
+  uint32_t place;        /* physical page, 0: not on disk */
+  uint8_t kind;          /* PAGE_FREE: the page was freed by `version` */
+  bool dirty;            /* in the dirty list: its place is not written */
+  bool has_older;        /* a view may still need `older` */
   bool in_ring;
   bool settling;
-  bool writing;                 /* its bytes are on their way to the file: neither changed nor freed */
-  atomic_bool referenced;       /* clock bit */
-  struct frame *prev, *next;    /* dirty list, settling list, or retired list */
+  bool writing;              /* its bytes are on their way to the file: neither changed nor freed */
+  atomic_bool referenced;    /* clock bit */
+  struct frame *prev, *next; /* dirty list, settling list, or retired list */
   struct frame *ring_prev, *ring_next;
-  struct frame *old_next;       /* list of superseded frames, in order of the successor's version */
-  uint64_t stamp;               /* epoch of retirement */
+  struct frame *old_next; /* list of superseded frames, in order of the successor's version */
+  uint64_t stamp;         /* epoch of retirement */
 };
 
 struct frame_list {
@@ -37,22 +37,22 @@ struct frame_list {
 };
 
 struct map_chunk {
-  uint32_t used;                /* words in use, as the writer sees it */
-  bool dirty;                   /* some word's place, kind or live bytes differ from the last checkpoint */
-  uint16_t *live;               /* heap pages: live bytes / 8 */
+  uint32_t used;  /* words in use, as the writer sees it */
+  bool dirty;     /* some word's place, kind or live bytes differ from the last checkpoint */
+  uint16_t *live; /* heap pages: live bytes / 8 */
   _Atomic uint64_t word[];
 };
 
 struct bitmap {
-  uint8_t *used;                /* what the roots reach: goes to disk */
-  uint8_t *busy;                /* used, or held in memory: not to be allocated */
-  uint32_t available;           /* pages of the file that are not busy */
+  uint8_t *used;      /* what the roots reach: goes to disk */
+  uint8_t *busy;      /* used, or held in memory: not to be allocated */
+  uint32_t available; /* pages of the file that are not busy */
   bool dirty;
 };
 
 struct group {
-  const void *_Atomic window;   /* mapping of the group, NULL: none yet */
-  uint8_t *dir;                 /* as of the last complete checkpoint */
+  const void *_Atomic window; /* mapping of the group, NULL: none yet */
+  uint8_t *dir;               /* as of the last complete checkpoint */
   struct map_chunk *_Atomic *maps;
   struct bitmap **bitmaps;
   _Atomic uint8_t *_Atomic verified; /* a bit a physical page: its checksum was seen to hold */
@@ -126,23 +126,23 @@ struct pager {
   } readers[READER_SLOTS];
 
   /* frames */
-  struct frame_list dirty;     /* oldest first */
-  struct frame_list settling;  /* written, or freed pages, that older views may still look behind */
+  struct frame_list dirty;    /* oldest first */
+  struct frame_list settling; /* written, or freed pages, that older views may still look behind */
   struct frame *old_first, *old_last;
-  struct frame_list retired;   /* waiting for readers to leave */
+  struct frame_list retired; /* waiting for readers to leave */
   struct mutex retire_lock;
   uint8_t *spare[SPARE_BUFFERS];
   unsigned spares;
   uint32_t dirty_count;
-  uint32_t append_page; /* the heap page that grows: not worth writing ahead */
+  uint32_t append_page;         /* the heap page that grows: not worth writing ahead */
   _Atomic uint32_t frames_held; /* frames with data */
   struct frame *ring_hand;
   _Atomic uint64_t hits, misses;
 
   /* space */
   _Atomic uint64_t pages_total; /* of the file now */
-  uint64_t available;   /* not busy */
-  uint64_t unused;      /* not used */
+  uint64_t available;           /* not busy */
+  uint64_t unused;              /* not used */
   uint64_t logical_limit;
   uint32_t single_hint; /* where the last single page was found */
   uint32_t number_hint; /* no free logical page below */
@@ -183,7 +183,7 @@ static inline void bit_set(uint8_t *bits, uint32_t i) { bits[i >> 3] |= (uint8_t
 static inline void bit_clear(uint8_t *bits, uint32_t i) { bits[i >> 3] &= (uint8_t) ~(1u << (i & 7)); }
 
 /* space.c */
-int group_get(pager *p, uint32_t index, struct group **out);                     /* loads the directory on first use */
+int group_get(pager *p, uint32_t index, struct group **out);                      /* loads the directory on first use */
 int map_get(pager *p, uint32_t number, struct map_chunk **chunk, uint32_t *slot); /* loads the chunk on first use */
 int bitmap_get(pager *p, uint32_t physical, struct bitmap **b, uint32_t *bit);
 int root_dir_load(pager *p, uint32_t index);
@@ -192,8 +192,8 @@ void space_unreserve(pager *p, run r);
 void space_mark(pager *p, run r, bool used); /* in the state of the checkpoint */
 void space_release(pager *p, run r, uint64_t version);
 void space_release_page(pager *p, uint32_t place, uint64_t version); /* no view needs it any more */
-void space_reclaim(pager *p); /* limbo -> cooling -> available */
-void space_fold(pager *p);    /* applies the deltas when no checkpoint runs */
+void space_reclaim(pager *p);                                        /* limbo -> cooling -> available */
+void space_fold(pager *p);                                           /* applies the deltas when no checkpoint runs */
 void space_shrink(pager *p);
 int space_ensure_group(pager *p, uint32_t group);
 void space_forget_verified(pager *p, run r);

@@ -10,7 +10,14 @@
 
 #include "pager.h"
 
-enum { RECORD_HEAD = 48, RECORD_MARK = 0xD5, RECORD_LARGE = 1, RECORD_TOKEN = 8, RECORD_KNOWN_FLAGS = RECORD_LARGE | RECORD_TOKEN, MAX_RUNS = 256 };
+enum {
+  RECORD_HEAD = 48,
+  RECORD_MARK = 0xD5,
+  RECORD_LARGE = 1,
+  RECORD_TOKEN = 8,
+  RECORD_KNOWN_FLAGS = RECORD_LARGE | RECORD_TOKEN,
+  MAX_RUNS = 256
+};
 
 typedef struct record {
   uint8_t id[16];
@@ -30,7 +37,8 @@ typedef struct record {
 uint64_t record_total(size_t path_len, uint16_t flags, uint64_t stored_len);
 /* Writes the record, stored part included; `r->total` bytes. */
 void record_write(uint8_t *to, const record *r);
-/* Reads one that begins at `from`, at most `limit` bytes. SDB_CORRUPT: does not verify (no message). Checks the head, not the content. */
+/* Reads one that begins at `from`, at most `limit` bytes. SDB_CORRUPT: does not verify (no message). Checks the head, not the
+ * content. */
 int record_parse(record *r, const uint8_t *from, size_t limit);
 
 /* The runs of a large content. */

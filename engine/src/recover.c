@@ -5,8 +5,9 @@
  *   2 apply   the same records again, through the same code as commits, without clock, options or chance (I5)
  *   3 seal    a fresh log segment with a fresh salt and a whole checkpoint, before the first write is accepted (I7)
  *
- * After a clean close there is nothing behind the position, the log is not even looked at, and none of this happens. Opened for reading, step 3 is left out: the
- * applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the database read-only.
+ * After a clean close there is nothing behind the position, the log is not even looked at, and none of this happens. Opened for
+ * reading, step 3 is left out: the applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the
+ * database read-only.
  */
 #include "db.h"
 
@@ -19,11 +20,14 @@ struct replay {
 };
 
 static int bad(sdb *db, const log_record *r) {
-  return env_fail(&db->e, SDB_CORRUPT, "the log record of commit %llu verifies but makes no sense; run repair", (unsigned long long)r->sequence);
+  return env_fail(&db->e, SDB_CORRUPT, "the log record of commit %llu verifies but makes no sense; run repair",
+                  (unsigned long long)r->sequence);
 }
 
 /* Calls `op` for each operation of a commit. */
-static int for_ops(struct replay *rp, const log_record *r, int (*op)(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len)) {
+static int for_ops(struct replay *rp, const log_record *r,
+                   int (*op)(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body,
+                             uint32_t len)) {
   size_t at = 0;
   if (r->kind != LOG_COMMIT || r->sequence <= rp->after) return SDB_OK;
   for (unsigned i = 0; i < r->ops; i++) {
@@ -38,7 +42,8 @@ static int for_ops(struct replay *rp, const log_record *r, int (*op)(struct repl
   return SDB_OK;
 }
 
-/* --- Pass 1 ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Pass 1
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
   record rec;
@@ -61,7 +66,8 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
 
 static int verify_record(void *user, const log_record *r) { return for_ops(user, r, verify_op); }
 
-/* --- Pass 2 ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Pass 2
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 static int fetch_entry(sdb *db, struct change *c) {
   record current;
@@ -123,7 +129,8 @@ static int apply_record(void *user, const log_record *r) {
   return rc;
 }
 
-/* --- All of it ------------------------------------------------------------------------------------------------------------------------ */
+/* --- All of it
+ * ------------------------------------------------------------------------------------------------------------------------ */
 
 /* A fresh segment and a checkpoint: from here on every byte that counts was made durable by this process. */
 static int seal(sdb *db) {
@@ -150,7 +157,10 @@ int recover(sdb *db) {
   int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
   if (!result.covered)
-    return env_fail(&db->e, SDB_MISMATCH, "the log is missing: %s was not closed cleanly and its *.log.* files are not beside it; put them back or run repair", db->name);
+    return env_fail(
+        &db->e, SDB_MISMATCH,
+        "the log is missing: %s was not closed cleanly and its *.log.* files are not beside it; put them back or run repair",
+        db->name);
   if (result.records) {
     bool damaged = result.damaged;
     if (damaged) db->read_only = true;
@@ -160,7 +170,8 @@ int recover(sdb *db) {
   if (rc != SDB_OK) return rc;
   if (result.damaged) {
     db->read_only = db->log_damaged = true;
-    env_fail(&db->e, SDB_CORRUPT, "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; run repair",
+    env_fail(&db->e, SDB_CORRUPT,
+             "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; run repair",
              (unsigned long long)db->last_sequence, (unsigned long long)result.end);
   }
   db->recovered = rp.applied;

@@ -48,16 +48,20 @@ static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {
 /* One copy of the header into *s, when it is valid and newer than what *s says. One of another history is refused. */
 static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size) {
   uint8_t head[LOG_SECTOR];
-  if (l->e->storage->read(s->file, offset, head, sizeof head) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot read log segment %04u", s->index);
+  if (l->e->storage->read(s->file, offset, head, sizeof head) != SDB_OK)
+    return env_fail(l->e, SDB_IO, "cannot read log segment %04u", s->index);
   if (memcmp(head, SEGMENT_MAGIC, 8) != 0 || get32(head + 8) != crc32c(0, head + 12, sizeof head - 12)) return SDB_OK;
   if (get32(head + 12) != SEGMENT_FORMAT) return env_fail(l->e, SDB_UNSUPPORTED, "log segment %04u has a newer format", s->index);
   if (memcmp(head + 16, l->config.database_id, 16) != 0 || get64(head + 32) != l->config.epoch)
-    return env_fail(l->e, SDB_MISMATCH, "log segment %04u belongs to another database or history; move the *.log.* files away if the data file is a restored copy",
-                    s->index);
+    return env_fail(
+        l->e, SDB_MISMATCH,
+        "log segment %04u belongs to another database or history; move the *.log.* files away if the data file is a restored copy",
+        s->index);
   uint32_t declared = get32(head + 64);
   if (declared < 16 * LOG_SECTOR || declared % LOG_SECTOR != 0 || get64(head + 48) > UINT64_MAX / 2) return SDB_OK;
   if (s->state == SEGMENT_LIVE && get64(head + 40) < s->number) return SDB_OK;
-  s->readable = size < declared ? (uint32_t)size : declared; /* a header is written into a file of full, synced size: less is damage */
+  s->readable =
+      size < declared ? (uint32_t)size : declared; /* a header is written into a file of full, synced size: less is damage */
   s->number = get64(head + 40);
   s->base = get64(head + 48);
   s->salt = get64(head + 56);
@@ -69,7 +73,8 @@ static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size
 /* Two copies, so that damage to one does not hide acknowledged commits. Without a valid one the segment is unused. */
 static int header_read(log *l, struct segment *s) {
   uint64_t size;
-  if (l->e->storage->get_size(s->file, &size) != SDB_OK) return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %u", s->index);
+  if (l->e->storage->get_size(s->file, &size) != SDB_OK)
+    return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %u", s->index);
   if (size < 16 * LOG_SECTOR) { /* a file gets its name when it has its size, synced */
     l->cut = true;
     return SDB_OK;
@@ -123,15 +128,16 @@ static int fill_zeros(log *l, sdb_file *file) {
   return rc == SDB_OK ? st->sync(file) : rc;
 }
 
-/* A file of zeros, so that later writes change data only and no metadata of the file system. It is made under another name: what has
- * the name of a segment has its size. */
+/* A file of zeros, so that later writes change data only and no metadata of the file system. It is made under another name: what
+ * has the name of a segment has its size. */
 static int file_create(log *l, struct segment **out) {
   const sdb_storage *st = l->e->storage;
   char name[4096], fresh[4096];
   sdb_file *file;
   uint32_t index = 0;
   while (index_taken(l, index)) index++;
-  int rc = index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
+  int rc =
+      index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
   if (rc != SDB_OK) return rc;
   snprintf(fresh, sizeof fresh, "%s.log.new", l->name);
   rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
@@ -182,7 +188,8 @@ int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
   if (rc != SDB_OK) return env_fail(l->e, rc, "cannot set up a log segment");
   s->name_synced = true;
   uint64_t salt;
-  if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK) return env_fail(l->e, SDB_IO, "no randomness for the log");
+  if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK)
+    return env_fail(l->e, SDB_IO, "no randomness for the log");
   s->number = number;
   s->base = base;
   s->salt = salt;

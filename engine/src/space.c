@@ -239,7 +239,8 @@ static int space_grow(pager *p, uint32_t need) {
     total = least;
     rc = p->e->storage->allocate(p->file, total << g->page_bits);
   }
-  if (rc != SDB_OK) return env_fail(p->e, rc, "cannot extend the data file to %llu bytes", (unsigned long long)(total << g->page_bits));
+  if (rc != SDB_OK)
+    return env_fail(p->e, rc, "cannot extend the data file to %llu bytes", (unsigned long long)(total << g->page_bits));
   uint64_t old = p->pages_total;
   p->pages_total = total;
   for (uint64_t at = old; at < total;) { /* chunk by chunk: loaded ones learn of their new pages */
@@ -269,7 +270,9 @@ void space_shrink(pager *p) {
   while (total > group_body(&p->g, 0) && p->available > space_reserve(p) + DELETE_RESERVE) {
     struct bitmap *b;
     uint32_t bit;
-    if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK || bit_get(b->busy, bit)) break;
+    if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK ||
+        bit_get(b->busy, bit))
+      break;
     b->available--;
     p->available--;
     p->unused--;
@@ -369,7 +372,7 @@ void space_mark(pager *p, run r, bool used) {
   for (uint32_t i = 0; i < r.count; i++) {
     struct bitmap *b;
     uint32_t bit;
-    if (bitmap_get(p, r.start + i, &b, &bit) != SDB_OK) continue; /* loaded when it was reserved */
+    if (bitmap_get(p, r.start + i, &b, &bit) != SDB_OK) continue;          /* loaded when it was reserved */
     if (bit_get(b->used, bit) != used) p->unused += used ? UINT64_MAX : 1; /* minus or plus one */
     if (used) {
       bit_set(b->used, bit);

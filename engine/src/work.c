@@ -10,7 +10,8 @@ enum { STEP_PAGES = 256, MARK_AFTER_US = 1000000, RETRY_US = 1000000, SPARE_SEGM
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
 
-/* --- Checkpoint -------------------------------------------------------------------------------------------------------------------- */
+/* --- Checkpoint
+ * -------------------------------------------------------------------------------------------------------------------- */
 
 static void writer_enter(sdb *db, unsigned *slot) {
   pager_lock(db->pager);
@@ -108,7 +109,8 @@ static unsigned spare_segments(const sdb *db) {
   return (unsigned)(db->options.checkpoint_wal_bytes / db->options.wal_segment_size) + SPARE_SEGMENTS;
 }
 
-/* --- Cleaner ------------------------------------------------------------------------------------------------------------------------ */
+/* --- Cleaner
+ * ------------------------------------------------------------------------------------------------------------------------ */
 
 struct move {
   sdb *db;
@@ -170,7 +172,8 @@ static int clean_step(sdb *db, unsigned budget) {
   return SDB_OK;
 }
 
-/* --- Steps -------------------------------------------------------------------------------------------------------------------------- */
+/* --- Steps
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static bool checkpoint_due(sdb *db) {
   if (!log_started(db->log) || log_tail(db->log, NULL) == db->checkpoint_tail) return false;
@@ -266,7 +269,8 @@ int work_checkpoint(sdb *db, bool clean) {
   return rc;
 }
 
-/* --- The worker ----------------------------------------------------------------------------------------------------------------------- */
+/* --- The worker
+ * ----------------------------------------------------------------------------------------------------------------------- */
 
 static void ring(sdb *db) {
   mutex_lock(&db->bell_lock);
@@ -304,8 +308,7 @@ static void worker_main(void *arg) {
   sdb *db = arg;
   for (;;) {
     bool more = true;
-    while (more && work_step(db, STEP_PAGES, &more) == SDB_OK) {
-    }
+    while (more && work_step(db, STEP_PAGES, &more) == SDB_OK) {}
     atomic_store(&db->asleep, true);
     uint64_t us = sleep_us(db);
     atomic_store(&db->asleep, us == 0);

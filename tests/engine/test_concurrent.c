@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* test_concurrent.c - many threads on one handle: writers of their own documents, readers of all, cursors, streams, checkpoints.
  *
- * Each content says which document and which of its writes it is, and the rest of its bytes follow from that, so that any mixture or
- * stale page shows. A reader also remembers the last write it saw of each document: time must not go back (read your own order). Meant
- * for ThreadSanitizer as much as for the plain build.
+ * Each content says which document and which of its writes it is, and the rest of its bytes follow from that, so that any mixture
+ * or stale page shows. A reader also remembers the last write it saw of each document: time must not go back (read your own order).
+ * Meant for ThreadSanitizer as much as for the plain build.
  */
 #include <check.h>
 #include <pthread.h>
@@ -41,7 +41,9 @@ static uint32_t next_random(uint64_t *state) {
   return (uint32_t)(*state >> 33);
 }
 
-static size_t path_of(unsigned document, char path[64]) { return (size_t)snprintf(path, 64, "/w%u/document/%04u", document / DOCUMENTS, document); }
+static size_t path_of(unsigned document, char path[64]) {
+  return (size_t)snprintf(path, 64, "/w%u/document/%04u", document / DOCUMENTS, document);
+}
 
 static size_t content_make(unsigned document, uint32_t write, uint8_t *buf) {
   uint64_t state = (uint64_t)document << 32 | write;
@@ -121,7 +123,8 @@ static void read_one(unsigned document, uint32_t *seen, uint8_t *buf, uint8_t *s
   }
   uint32_t write = content_check(document, buf, size, scratch);
   if (write == 0) failed("%s holds %zu wrong bytes", path, size);
-  else if (write < *seen || write < before) failed("%s went back from write %u (acknowledged %u) to %u", path, *seen, before, write);
+  else if (write < *seen || write < before)
+    failed("%s went back from write %u (acknowledged %u) to %u", path, *seen, before, write);
   else *seen = write;
 }
 
@@ -208,7 +211,7 @@ static void verify_all(void) {
 }
 
 static void setup(void) {
-  strcpy(directory, "/tmp/sdb-concurrent-XXXXXX");
+  snprintf(directory, sizeof directory, "%s", "/tmp/sdb-concurrent-XXXXXX");
   ck_assert_ptr_nonnull(mkdtemp(directory));
   ck_assert_int_eq(chdir(directory), 0);
 }

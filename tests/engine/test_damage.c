@@ -35,7 +35,7 @@ __attribute__((noreturn)) static void report(const damage *d, const char *what, 
 
 /* --- The database to damage --------------------------------------------------------------------------------------------------- */
 
-static size_t path_of(uint64_t i, uint8_t *path) { return (size_t)sprintf((char *)path, "/d/%03" PRIu64, i); }
+static size_t path_of(uint64_t i, uint8_t *path) { return (size_t)snprintf((char *)path, SDB_MAX_PATH, "/d/%03" PRIu64, i); }
 
 /* Every third document is an extent. */
 static uint32_t size_of(uint64_t i) { return i % 40 == 3 ? 70000 : i % 3 == 0 ? 3000 : 40 + (uint32_t)i; }

@@ -326,7 +326,7 @@ static void fixture_init(fixture *f, sim *device, model *m) {
 static void fill(fixture *f) {
   char path[16];
   for (unsigned i = 0; i < FILLERS; i++) {
-    sprintf(path, "/p/%u", i);
+    snprintf(path, sizeof path, "/p/%u", i);
     ck_assert_int_eq(put(f, path, 300 + i, SDB_NONE), SDB_OK);
   }
 }
@@ -518,7 +518,7 @@ END_TEST
 static uint32_t fill_up(fixture *f, uint32_t from) {
   char path[16];
   for (uint32_t i = from;; i++) {
-    sprintf(path, "/full/%u", i);
+    snprintf(path, sizeof path, "/full/%u", i);
     int code = put(f, path, i % 7 == 0 ? 20000 : 1500, i % 5 == 0 ? SDB_DURABLE : SDB_NONE);
     if (code == SDB_FULL) return i;
     ck_assert_msg(code == SDB_OK, "put %u on a device that fills up: code %d", i, code);

@@ -14,7 +14,7 @@ static char directory[64];
 static sdb_storage *memory;
 
 static void into_directory(void) {
-  strcpy(directory, "/tmp/sdb-model-XXXXXX");
+  snprintf(directory, sizeof directory, "%s", "/tmp/sdb-model-XXXXXX");
   ck_assert_ptr_nonnull(mkdtemp(directory));
   ck_assert_int_eq(chdir(directory), 0);
 }

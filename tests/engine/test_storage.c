@@ -21,7 +21,7 @@ static char directory[64];    /* of TABLE_FILE */
 static void table_up(int which) {
   directory[0] = '\0';
   if (which == TABLE_FILE) {
-    strcpy(directory, "/tmp/sdb-storage-XXXXXX");
+    snprintf(directory, sizeof directory, "%s", "/tmp/sdb-storage-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(directory));
     ck_assert_int_eq(chdir(directory), 0);
     st = sdb_storage_file();

@@ -59,8 +59,9 @@ size_t workload_path(uint64_t index, uint8_t *path) {
     memcpy(path, odd, sizeof odd);
     return index == 4 ? sizeof odd : 2;
   }
-  if (index % 3 == 0) return (size_t)sprintf((char *)path, "/messages/sent/%016" PRIx64, index * 0x9E3779B97F4A7C15u);
-  return (size_t)sprintf((char *)path, "/p/%" PRIu64, index);
+  if (index % 3 == 0)
+    return (size_t)snprintf((char *)path, SDB_MAX_PATH, "/messages/sent/%016" PRIx64, index * 0x9E3779B97F4A7C15u);
+  return (size_t)snprintf((char *)path, SDB_MAX_PATH, "/p/%" PRIu64, index);
 }
 
 static void choose_profile(workload *w) {

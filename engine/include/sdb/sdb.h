@@ -16,7 +16,8 @@
  *   - One handle per database file and process; a second open answers SDB_LOCKED.
  *   - SDB_NONE may lose every commit since the last flush or checkpoint in a crash, SDB_BUFFERED those of the last
  *     `buffered_interval_ms`. Neither loses order: what survives is the state at some moment, whole.
- *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open again.
+ *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open
+ * again.
  *   - SDB_CORRUPT names damage that was found. It is never returned for something that is merely absent.
  *
  * Thread rule: every function may be called by any thread at any time, except that a cursor, reader or writer belongs to one thread
@@ -44,32 +45,32 @@ extern "C" {
 #endif
 
 #define SDB_VERSION_STRING "1.0.0"
-#define SDB_MAX_PATH 1024u                /* bytes of a path */
-#define SDB_MAX_DOCUMENT 268435456u       /* bytes of a document, unless options say less */
-#define SDB_CHUNK 65536u                  /* unit of reading and checking large contents */
+#define SDB_MAX_PATH 1024u          /* bytes of a path */
+#define SDB_MAX_DOCUMENT 268435456u /* bytes of a document, unless options say less */
+#define SDB_CHUNK 65536u            /* unit of reading and checking large contents */
 
 /* --- Errors ------------------------------------------------------------------------------------------------------------------- */
 
 /* name, value, sentence */
-#define SDB_ERRORS(X)                                                                                                            \
-  X(SDB_OK, 0, "done")                                                                                                           \
-  X(SDB_IO, -1, "the storage reported an input/output error")                                                                    \
-  X(SDB_NOT_FOUND, -2, "there is no such document or version")                                                                   \
-  X(SDB_INVALID, -3, "an argument is not valid")                                                                                 \
-  X(SDB_NO_MEMORY, -4, "out of memory")                                                                                          \
-  X(SDB_CONFLICT, -5, "the condition on the version does not hold")                                                              \
-  X(SDB_TOO_LARGE, -6, "the document is larger than the database accepts")                                                       \
-  X(SDB_CORRUPT, -7, "stored data is damaged")                                                                                   \
-  X(SDB_FULL, -8, "no space is left for writing; deletes still work")                                                            \
-  X(SDB_READ_ONLY, -9, "the database is open for reading only")                                                                  \
-  X(SDB_LOCKED, -10, "the database is in use by another process or handle")                                                      \
-  X(SDB_NOT_A_DATABASE, -11, "the file is not a StreamDB database")                                                              \
-  X(SDB_UNSUPPORTED, -12, "the file needs a newer edition of this library")                                                      \
-  X(SDB_MISMATCH, -13, "the log does not belong to the data file")                                                               \
-  X(SDB_SYNC_FAILED, -14, "an earlier sync failed; nothing more is written until the database is opened again")                  \
-  X(SDB_DENIED, -15, "permission denied")                                                                                        \
-  X(SDB_SMALL_BUFFER, -16, "the buffer is too small for the document")                                                           \
-  X(SDB_END, -17, "there is nothing further")                                                                                    \
+#define SDB_ERRORS(X)                                                                                                              \
+  X(SDB_OK, 0, "done")                                                                                                             \
+  X(SDB_IO, -1, "the storage reported an input/output error")                                                                      \
+  X(SDB_NOT_FOUND, -2, "there is no such document or version")                                                                     \
+  X(SDB_INVALID, -3, "an argument is not valid")                                                                                   \
+  X(SDB_NO_MEMORY, -4, "out of memory")                                                                                            \
+  X(SDB_CONFLICT, -5, "the condition on the version does not hold")                                                                \
+  X(SDB_TOO_LARGE, -6, "the document is larger than the database accepts")                                                         \
+  X(SDB_CORRUPT, -7, "stored data is damaged")                                                                                     \
+  X(SDB_FULL, -8, "no space is left for writing; deletes still work")                                                              \
+  X(SDB_READ_ONLY, -9, "the database is open for reading only")                                                                    \
+  X(SDB_LOCKED, -10, "the database is in use by another process or handle")                                                        \
+  X(SDB_NOT_A_DATABASE, -11, "the file is not a StreamDB database")                                                                \
+  X(SDB_UNSUPPORTED, -12, "the file needs a newer edition of this library")                                                        \
+  X(SDB_MISMATCH, -13, "the log does not belong to the data file")                                                                 \
+  X(SDB_SYNC_FAILED, -14, "an earlier sync failed; nothing more is written until the database is opened again")                    \
+  X(SDB_DENIED, -15, "permission denied")                                                                                          \
+  X(SDB_SMALL_BUFFER, -16, "the buffer is too small for the document")                                                             \
+  X(SDB_END, -17, "there is nothing further")                                                                                      \
   X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")
 
 enum {
@@ -132,17 +133,17 @@ SDB_API int sdb_close(sdb *db);
 
 /* --- Documents ---------------------------------------------------------------------------------------------------------------- */
 
-#define SDB_CURRENT 0u              /* as a version: the current one */
-#define SDB_ANY UINT32_MAX          /* as an expectation: no condition */
-#define SDB_ABSENT 0u               /* as an expectation: there must be no document at the path */
+#define SDB_CURRENT 0u     /* as a version: the current one */
+#define SDB_ANY UINT32_MAX /* as an expectation: no condition */
+#define SDB_ABSENT 0u      /* as an expectation: there must be no document at the path */
 
 typedef struct sdb_info {
-  uint8_t id[16];    /* UUID v7 of the document */
-  uint32_t version;  /* of what was read */
-  uint32_t oldest;   /* oldest version that can be read; valid for the current version */
-  uint64_t size;     /* of the content */
-  uint64_t time_ms;  /* when the version was made */
-  uint32_t digest;   /* CRC32C of the content */
+  uint8_t id[16];   /* UUID v7 of the document */
+  uint32_t version; /* of what was read */
+  uint32_t oldest;  /* oldest version that can be read; valid for the current version */
+  uint64_t size;    /* of the content */
+  uint64_t time_ms; /* when the version was made */
+  uint32_t digest;  /* CRC32C of the content */
 } sdb_info;
 
 typedef struct sdb_put_options {
@@ -151,17 +152,17 @@ typedef struct sdb_put_options {
   uint32_t expect;           /* SDB_ANY; SDB_ABSENT; or the version that must be current: else SDB_CONFLICT */
   const uint8_t *token;      /* NULL, or 16 bytes naming this write: a second put with the token of a kept version of the document
                                 changes nothing and reports that version, so that a retry is harmless */
-  bool defer;                /* durable only: return once the commit has its place in the order; nobody sees it and nobody may be told
-                                before sdb_wait() of its sequence returns */
+  bool defer; /* durable only: return once the commit has its place in the order; nobody sees it and nobody may be told
+                 before sdb_wait() of its sequence returns */
 } sdb_put_options;
 SDB_API void sdb_put_options_init(sdb_put_options *options);
 
 typedef struct sdb_commit {
-  uint64_t sequence;          /* of the commit; rising */
-  sdb_info info;              /* of the version made (deleted: the last one) */
-  sdb_durability reached;     /* SDB_DURABLE, SDB_BUFFERED or SDB_NONE */
-  bool created;               /* a new document came into being */
-  bool repeated;              /* the write token was known: nothing was done */
+  uint64_t sequence;      /* of the commit; rising */
+  sdb_info info;          /* of the version made (deleted: the last one) */
+  sdb_durability reached; /* SDB_DURABLE, SDB_BUFFERED or SDB_NONE */
+  bool created;           /* a new document came into being */
+  bool repeated;          /* the write token was known: nothing was done */
 } sdb_commit;
 
 /* Makes `data` the current version of the document at `path`. `options` and `commit` may be NULL. `data` is copied; it may be NULL
@@ -178,9 +179,9 @@ SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, 
 /* Returns once every commit up to `sequence` is durable and visible. SDB_SYNC_FAILED: it is not known whether it is. */
 SDB_API SDB_MUST_USE int sdb_wait(sdb *db, uint64_t sequence);
 
-/* Copies the content of a version (SDB_CURRENT, or a number) into `buf`. *size is set to the content's size, also when the answer is
- * SDB_SMALL_BUFFER. `info` may be NULL. One copy, no allocation.
- * SDB_NOT_FOUND, SDB_SMALL_BUFFER, SDB_CORRUPT, SDB_INVALID, SDB_IO, SDB_NO_MEMORY. */
+/* Copies the content of a version (SDB_CURRENT, or a number) into `buf`. *size is set to the content's size, also when the answer
+ * is SDB_SMALL_BUFFER. `info` may be NULL. One copy, no allocation. SDB_NOT_FOUND, SDB_SMALL_BUFFER, SDB_CORRUPT, SDB_INVALID,
+ * SDB_IO, SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size,
                                  sdb_info *info);
 
@@ -214,8 +215,8 @@ typedef struct sdb_entry {
  * touch an entry. A cursor pins the state it reads: close it soon. SDB_INVALID, SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len,
                                          bool infos, sdb_cursor **cursor);
-/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. An error is told from then on: open another cursor behind the
- * last path. */
+/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. An error is told from then on: open another cursor behind
+ * the last path. */
 SDB_API SDB_MUST_USE int sdb_cursor_next(sdb_cursor *cursor, sdb_entry *entry);
 SDB_API void sdb_cursor_close(sdb_cursor *cursor);
 
@@ -259,20 +260,20 @@ typedef struct sdb_stats {
   size_t size; /* set to sizeof(sdb_stats) before the call */
   uint8_t database_id[16];
   uint64_t epoch;
-  uint64_t sequence;          /* last visible commit */
-  uint64_t synced_sequence;   /* last durable commit */
+  uint64_t sequence;        /* last visible commit */
+  uint64_t synced_sequence; /* last durable commit */
   uint64_t documents, names;
-  uint64_t content_bytes;     /* current versions */
+  uint64_t content_bytes; /* current versions */
   uint64_t page_size, file_bytes, free_bytes, log_bytes;
   uint64_t heap_pages, heap_live_bytes;
   uint64_t dirty_pages, cached_pages;
   uint64_t checkpoints, checkpoint_ms; /* how many since open; time of the last one */
   uint64_t puts, gets, deletes, commits, syncs;
-  uint64_t cache_hits, cache_misses;   /* without mmap */
-  uint64_t pins;                       /* open cursors and readers */
-  uint64_t corruptions;                /* damaged pages, records and chunks met since open */
-  uint64_t recovered_commits;          /* replayed at open */
-  bool log_damaged;                    /* the log had damage in the middle: open read-only */
+  uint64_t cache_hits, cache_misses; /* without mmap */
+  uint64_t pins;                     /* open cursors and readers */
+  uint64_t corruptions;              /* damaged pages, records and chunks met since open */
+  uint64_t recovered_commits;        /* replayed at open */
+  bool log_damaged;                  /* the log had damage in the middle: open read-only */
   bool sync_failed;
 } sdb_stats;
 SDB_API SDB_MUST_USE int sdb_get_stats(sdb *db, sdb_stats *stats);
@@ -287,7 +288,8 @@ typedef struct sdb_check_report {
 /* Proves that every page is reachable exactly once or free or held for a reason, that trees, table and records agree, and that
  * every checksum holds. Each problem is told to `problem` (may be NULL) as one sentence. Writers wait meanwhile, readers do not.
  * SDB_OK also when there are problems: look at the count. SDB_NO_MEMORY, SDB_IO. */
-SDB_API SDB_MUST_USE int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user, sdb_check_report *report);
+SDB_API SDB_MUST_USE int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user,
+                                   sdb_check_report *report);
 
 /* CRC32C of `len` bytes continuing `crc` (0 to begin): the digest of documents. */
 SDB_API uint32_t sdb_crc32c(uint32_t crc, const void *data, size_t len);

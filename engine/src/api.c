@@ -95,6 +95,7 @@ static int create_file(sdb *db, const char *fresh) {
   if (st->random(st->ctx, h.database_id, sizeof h.database_id) != SDB_OK || st->random(st->ctx, &h.epoch, sizeof h.epoch) != SDB_OK)
     return env_fail(&db->e, SDB_IO, "no randomness for a database id");
   int rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
+  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "cannot create %s: its folder does not exist", fresh);
   if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot create %s: %s", fresh, sdb_strerror(rc));
   rc = pager_create(&db->e, file, &config, &h, &p);
   if (rc == SDB_OK) rc = create_first(db, p);
@@ -143,9 +144,28 @@ static int open_file(sdb *db) {
   return rc == SDB_OK ? SDB_OK : env_fail(&db->e, rc, "cannot lock %s", db->name);
 }
 
+/* Log and lock belong to the file, not to one of the names that lead to it. */
+static int resolve_name(sdb *db) {
+  const sdb_storage *st = db->e.storage;
+  enum { LONGEST = 4096 };
+  if (!st->resolve) return SDB_OK;
+  char *name = mem_alloc(&db->e, LONGEST);
+  if (!name) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory while opening the database");
+  int rc = st->resolve(st->ctx, db->name, name, LONGEST);
+  if (rc == SDB_OK) {
+    mem_free(&db->e, db->name);
+    db->name = name;
+    return SDB_OK;
+  }
+  mem_free(&db->e, name);
+  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "cannot open %s: its folder does not exist", db->name);
+  return env_fail(&db->e, rc, "cannot find out where %s leads: %s", db->name, sdb_strerror(rc));
+}
+
 static int open_parts(sdb *db) {
   pager_config config = config_of(db);
-  int rc = open_file(db);
+  int rc = resolve_name(db);
+  if (rc == SDB_OK) rc = open_file(db);
   if (rc == SDB_OK) rc = pager_open(&db->e, db->file, &config, &db->pager);
   if (rc != SDB_OK) return rc;
   const header *h = pager_header(db->pager);
@@ -179,6 +199,13 @@ static void release(sdb *db) {
   cond_destroy(&db->claim_free);
   cond_destroy(&db->bell);
   mem_free(&e, db);
+}
+
+/* Which file, unless the sentence says so itself. */
+static void open_message(sdb *db, char *buf, size_t len) {
+  char text[256];
+  sdb_message(db, text, sizeof text);
+  snprintf(buf, len, "%s%s%s", strstr(text, db->name) ? "" : db->name, strstr(text, db->name) ? "" : ": ", text);
 }
 
 int sdb_open(const char *name, const sdb_options *options, sdb **out) {
@@ -216,7 +243,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   cond_init(&db->bell);
   int rc = open_parts(db);
   if (rc != SDB_OK) {
-    if (o.message && o.message_size) sdb_message(db, o.message, o.message_size);
+    if (o.message && o.message_size) open_message(db, o.message, o.message_size);
     release(db);
     return rc;
   }
@@ -266,19 +293,31 @@ static int put_large(sdb *db, const void *path, size_t path_len, const void *dat
   return rc;
 }
 
+/* The file is full: what was deleted before may be waiting for a checkpoint. */
+static bool room_made(sdb *db) {
+  pager_lock(db->pager);
+  bool waiting = pager_starved(db->pager) || db->dropped_count > 0;
+  pager_unlock(db->pager);
+  return waiting && work_checkpoint(db, false) == SDB_OK;
+}
+
+static int put_once(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
+                    sdb_commit *out) {
+  if (!document_is_large(db, path_len, o, len)) return commit_put(db, path, path_len, data, len, o, out);
+  pager_lock(db->pager);
+  int rc = commit_ready(db); /* refuse before anything is written */
+  pager_unlock(db->pager);
+  return rc == SDB_OK ? put_large(db, path, path_len, data, len, o, out) : rc;
+}
+
 int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
   int rc = path_check(db, path, path_len);
   if (rc == SDB_OK) rc = put_options_check(db, o);
   if (rc == SDB_OK && !data && len) rc = env_fail(&db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
   if (rc == SDB_OK) rc = document_size_check(db, len);
-  if (rc == SDB_OK && document_is_large(db, path_len, o, len)) { /* refuse before anything is written */
-    pager_lock(db->pager);
-    rc = commit_ready(db);
-    pager_unlock(db->pager);
-    if (rc == SDB_OK) rc = put_large(db, path, path_len, data, len, o, out);
-  } else if (rc == SDB_OK) {
-    rc = commit_put(db, path, path_len, data, len, o, out);
-  }
+  if (rc != SDB_OK) return rc;
+  rc = put_once(db, path, path_len, data, len, o, out);
+  if (rc == SDB_FULL && room_made(db)) rc = put_once(db, path, path_len, data, len, o, out);
   if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
   return rc;
 }
@@ -369,6 +408,7 @@ int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, si
   reading in = reading_begin(db);
   uint64_t document = 0;
   rc = tree_get(db->pager, in.view, db->roots.path_tree, path, path_len, &document);
+  if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
   if (rc == SDB_OK) rc = table_get(db->table, in.view, document, &entry);
   for (uint32_t back = 0; rc == SDB_OK && back <= (entry.previous != 0); back++, n++) {
     if (n >= cap) continue;

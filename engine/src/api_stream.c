@@ -74,7 +74,7 @@ static int fetch_info(sdb_cursor *c, uint64_t document, sdb_info *info) {
   record r;
   int rc = table_get(c->db->table, c->view, document, &entry);
   if (rc == SDB_NOT_FOUND)
-    return env_fail(&c->db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
+    return env_fail(&c->db->e, SDB_CORRUPT, "a path names a document that the table does not have; restore a copy");
   if (rc == SDB_OK) rc = document_version(c->db, c->view, document, &entry, SDB_CURRENT, &r);
   if (rc == SDB_OK) info_fill(info, &r, &entry);
   return rc;
@@ -108,6 +108,7 @@ static int fetch(sdb_cursor *c) {
   tree_cursor_pause(&c->tree);
   pager_leave(c->db->pager, slot);
   c->batch = BATCH;
+  if (rc == SDB_END) rc = absent(c->db, rc);
   if (rc == SDB_END) c->ended = true;
   else c->failed = rc; /* the entry that failed must not be passed over: told behind the good ones, and from then on */
   return c->count > 0 || c->ended ? SDB_OK : rc;
@@ -328,7 +329,9 @@ int sdb_writer_write(sdb_writer *w, const void *data, size_t len) {
   int rc = SDB_OK;
   if (w->size != SDB_UNKNOWN_SIZE && len > w->size - so_far)
     rc = env_fail(&w->db->e, SDB_INVALID, "more bytes than the %llu that were announced", (unsigned long long)w->size);
-  else if (len > w->db->options.max_document_size - so_far) rc = document_size_check(w->db, so_far + len);
+  else if (len > w->db->options.max_document_size - so_far)
+    rc = env_fail(&w->db->e, SDB_TOO_LARGE, "the document has more than the %llu bytes allowed",
+                  (unsigned long long)w->db->options.max_document_size);
   if (rc == SDB_OK && !w->extent && w->gathered + len > GATHER_BYTES) rc = become_large(w, SDB_UNKNOWN_SIZE);
   if (rc == SDB_OK) rc = w->extent ? extent_write(w->extent, data, len) : gather_more(w, data, len);
   return w->failed = rc;

@@ -104,7 +104,7 @@ static int check_extent(struct check *c, const record *r) {
   uint32_t digest = 0;
   if (run_list_parse(&l, r) == SDB_OK)
     for (uint32_t i = 0; i < l.count; i++)
-      for (uint32_t k = 0; k < l.runs[i].count; k++) {
+      for (uint32_t k = 0; k < l.runs[i].count && l.runs[i].count <= pager_pages_total(c->db->pager); k++) {
         reach(c, l.runs[i].start + k, "an extent of document", id_document(r->id));
         c->report->extent_pages++;
       }
@@ -229,6 +229,7 @@ static void check_sums(struct check *c) {
 static int check_all(struct check *c) {
   sdb *db = c->db;
   tree_visitor v = {.user = c, .page = visit_structure_page, .entry = visit_path, .problem = say};
+  if (db->log_damaged) tell(c, "the log is damaged: commits behind number %llu are lost", (unsigned long long)db->last_sequence);
   int rc = collect(db, UINT32_MAX);
   if (rc == SDB_OK) rc = pager_check_chunks(db->pager, say, c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_page, c);

@@ -125,6 +125,7 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
   cp->todo = p->dirty;
   p->dirty = (struct frame_list){0};
   p->floor = cp->version;
+  p->refused = false;
   cp->head = p->head;
   cp->head.checkpoint = cp->number;
   cp->head.logical_limit = p->logical_limit;
@@ -357,6 +358,7 @@ static int write_slots(pager *p, const header *h) {
   uint8_t slot[SLOT_SIZE];
   header_encode(h, slot);
   for (unsigned i = 0; i < 2; i++) {
+    if (atomic_load(&p->e->sync_failed)) return env_fail(p->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
     int rc = write_file(p, i * (uint64_t)SLOT_B, slot, SLOT_SIZE);
     if (rc == SDB_OK) rc = sync_file(p);
     if (rc != SDB_OK) {

@@ -101,7 +101,7 @@ int wait_durable(sdb *db, uint64_t sequence) {
 int commit_ready(sdb *db) {
   if (db->read_only)
     return env_fail(&db->e, SDB_READ_ONLY,
-                    db->log_damaged ? "the log is damaged; the database is open for reading only until repair"
+                    db->log_damaged ? "the log is damaged; the database is open for reading only until a copy is restored"
                                     : "the database is open for reading only");
   if (atomic_load(&db->e.sync_failed))
     return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
@@ -128,7 +128,7 @@ static bool claim_conflicts(const sdb *db, uint64_t document, const void *path, 
 
 /* The current state of the path: its document number (0: none), table entry and current record. `own`: our claim does not stop us.
  */
-static int look_up(sdb *db, struct change *c, record *current, bool *has_current, bool own) {
+static int look_up(sdb *db, struct change *c, record *current, bool *has_current) {
   for (;;) {
     *has_current = false;
     c->entry = (table_entry){0};
@@ -136,15 +136,17 @@ static int look_up(sdb *db, struct change *c, record *current, bool *has_current
     c->old_size = 0;
     int rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->path, c->path_len, &c->document);
     if (rc != SDB_OK && rc != SDB_NOT_FOUND) return rc;
-    if (!own && claim_conflicts(db, c->document, c->path, c->path_len)) {
+    if (claim_conflicts(db, c->document, c->path, c->path_len)) {
       if (!db->e.threads) return env_fail(&db->e, SDB_INTERNAL, "a large write of the same document is being committed");
+      pager_leave(db->pager, c->slot); /* who waits holds nobody up */
       cond_wait(&db->claim_free, pager_mutex(db->pager));
+      c->slot = pager_enter(db->pager);
       continue;
     }
     if (c->document == 0) return SDB_OK;
     rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
     if (rc == SDB_NOT_FOUND)
-      return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; run repair");
+      return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; restore a copy");
     if (rc != SDB_OK) return rc;
     rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, current);
     if (rc == SDB_CORRUPT) return SDB_OK; /* a new version heals a damaged one: number and predecessor still count */
@@ -286,12 +288,12 @@ static int decide(sdb *db, struct change *c, const record *current, bool has_cur
 }
 
 /* Judges and applies; the writer's lock is held. *seen: the state a refusal rests on. */
-static int put_locked(sdb *db, struct change *c, const sdb_put_options *o, bool own, bool *repeated) {
+static int put_locked(sdb *db, struct change *c, const sdb_put_options *o, bool *repeated) {
   record current, found;
   bool has_current;
   int rc = commit_ready(db);
   if (rc == SDB_OK) rc = collect(db, 2);
-  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current, own);
+  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current);
   if (rc != SDB_OK) return rc;
   if (o && o->token && c->document && token_known(db, c, &current, has_current, o->token, &found)) {
     c->r = found;
@@ -315,13 +317,13 @@ static void change_init(struct change *c, const void *path, size_t path_len, con
   if (o && o->token) c->r.token = o->token, c->r.flags |= RECORD_TOKEN;
 }
 
-static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_put_options *o, sdb_commit *out, unsigned slot) {
+static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_put_options *o, sdb_commit *out) {
   sdb_durability d = durability_of(db, o);
   uint64_t seen = db->last_sequence, wait_for = 0;
   if (rc == SDB_OK) fill_commit(db, out, c, &c->r, repeated);
   if (rc == SDB_OK && !repeated) wait_for = commit_order(db, d);
   struct pressure pressure = work_pressure(db);
-  pager_leave(db->pager, slot);
+  pager_leave(db->pager, c->slot);
   pager_unlock(db->pager);
   if (rc == SDB_OK && !repeated) return finish(db, seen, wait_for, pressure, d, o, out);
   if (rc == SDB_CONFLICT) return refuse(db, rc, seen);
@@ -340,9 +342,9 @@ int commit_put(sdb *db, const void *path, size_t path_len, const void *data, siz
   c.r.digest = crc32c(0, data, len);
   c.r.total = (uint32_t)record_total(path_len, c.r.flags, len);
   pager_lock(db->pager);
-  unsigned slot = pager_enter(db->pager);
-  int rc = put_locked(db, &c, o, false, &repeated);
-  return put_end(db, rc, &c, repeated, o, out, slot);
+  c.slot = pager_enter(db->pager);
+  int rc = put_locked(db, &c, o, &repeated);
+  return put_end(db, rc, &c, repeated, o, out);
 }
 
 /* --- Large documents
@@ -353,7 +355,7 @@ static int claim_take(sdb *db, struct change *c, struct claim *claim, const sdb_
   record current, found;
   bool has_current;
   int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current, false);
+  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current);
   if (rc != SDB_OK) return rc;
   if (o && o->token && c->document && token_known(db, c, &current, has_current, o->token, &found)) {
     c->r = found;
@@ -390,16 +392,16 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
   run_list_write(stored, extent_runs(w));
 
   pager_lock(db->pager);
-  unsigned slot = pager_enter(db->pager);
+  c.slot = pager_enter(db->pager);
   int rc = claim_take(db, &c, &claim, o, &repeated);
-  if (rc != SDB_OK || repeated) return put_end(db, rc, &c, repeated, o, out, slot);
-  pager_leave(db->pager, slot);
+  if (rc != SDB_OK || repeated) return put_end(db, rc, &c, repeated, o, out);
+  pager_leave(db->pager, c.slot);
   pager_unlock(db->pager);
 
   rc = extent_seal(w, &c.r); /* I4 */
 
   pager_lock(db->pager);
-  slot = pager_enter(db->pager);
+  c.slot = pager_enter(db->pager);
   if (rc == SDB_OK) rc = commit_ready(db);
   if (rc == SDB_OK) rc = collect(db, 2);
   if (rc == SDB_OK) rc = pager_admit(db->pager, MAX_RUNS + 8, 8, false);
@@ -409,7 +411,7 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
   if (rc == SDB_OK) extent_keep(w);
   else if (c.created) document_number_return(db, c.document);
   claim_release(db, &claim);
-  return put_end(db, rc, &c, false, o, out, slot);
+  return put_end(db, rc, &c, false, o, out);
 }
 
 /* --- Delete
@@ -418,7 +420,7 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
 static int delete_locked(sdb *db, struct change *c, const sdb_put_options *o, bool *has_current) {
   int rc = commit_ready(db);
   if (rc == SDB_OK) rc = collect(db, 2);
-  if (rc == SDB_OK) rc = look_up(db, c, &c->r, has_current, false);
+  if (rc == SDB_OK) rc = look_up(db, c, &c->r, has_current);
   if (rc == SDB_OK) rc = check_expectation(db, o, c);
   if (rc == SDB_OK && !c->document) rc = SDB_NOT_FOUND;
   if (rc == SDB_OK) rc = pager_admit(db->pager, 8, 8, true);
@@ -455,7 +457,7 @@ int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_opti
   bool has_current = false;
   sdb_durability d = durability_of(db, o);
   pager_lock(db->pager);
-  unsigned slot = pager_enter(db->pager);
+  c.slot = pager_enter(db->pager);
   int rc = delete_locked(db, &c, o, &has_current);
   uint64_t seen = db->last_sequence, wait_for = 0;
   if (rc == SDB_OK) {
@@ -463,7 +465,7 @@ int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_opti
     wait_for = commit_order(db, d);
   }
   struct pressure pressure = work_pressure(db);
-  pager_leave(db->pager, slot);
+  pager_leave(db->pager, c.slot);
   pager_unlock(db->pager);
   if (rc == SDB_OK) return finish(db, seen, wait_for, pressure, d, o, out);
   return rc == SDB_CONFLICT || rc == SDB_NOT_FOUND ? refuse(db, rc, seen) : rc;

@@ -97,6 +97,8 @@ int document_size_check(sdb *db, uint64_t len);
 bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len);
 /* The record of a version (SDB_CURRENT or a number) in a view. *entry may be NULL. */
 int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t version, record *r, table_entry *entry);
+/* What to answer when nothing is there: `code`, but SDB_CORRUPT when it may stand in the lost part of a damaged log. */
+int absent(sdb *db, int code);
 /* A version by its table entry. */
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
 void info_fill(sdb_info *info, const record *r, const table_entry *entry);
@@ -121,6 +123,7 @@ struct change {
   uint64_t document; /* 0: none */
   table_entry entry; /* before */
   record r;          /* put: to be stored; delete: the current one (version and path at least) */
+  unsigned slot;     /* of pager_enter, while the commit is judged */
   uint32_t old_size; /* of the current version's content, before */
   bool created;
 };

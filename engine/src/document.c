@@ -22,14 +22,20 @@ void reading_end(sdb *db, reading r) { pager_leave(db->pager, r.slot); }
 
 static int wrong_record(sdb *db, uint64_t document) {
   return env_fail(&db->e, SDB_CORRUPT,
-                  "the table entry of document %llu points at a record of another document or version; run repair",
+                  "the table entry of document %llu points at a record of another document or version; restore a copy",
                   (unsigned long long)document);
+}
+
+int absent(sdb *db, int code) {
+  if (!db->log_damaged) return code;
+  return env_fail(&db->e, SDB_CORRUPT,
+                  "nothing is there in the state before the log's damage, but it may be in the lost part; restore a copy");
 }
 
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r) {
   bool current = version == SDB_CURRENT || version == entry->version;
   if (!current && (entry->previous == 0 || version != entry->version - 1))
-    return env_fail(&db->e, SDB_NOT_FOUND, "version %u cannot be read; the current one is %u", version, entry->version);
+    return absent(db, env_fail(&db->e, SDB_NOT_FOUND, "version %u cannot be read; the current one is %u", version, entry->version));
   int rc = heap_read(&db->e, db->pager, view, current ? entry->current : entry->previous, r);
   if (rc != SDB_OK) return rc;
   if (id_document(r->id) != document || r->version != entry->version - !current) return wrong_record(db, document);
@@ -41,10 +47,10 @@ int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t
   table_entry local;
   if (!entry) entry = &local;
   int rc = tree_get(db->pager, view, db->roots.path_tree, path, len, &document);
-  if (rc != SDB_OK) return rc;
+  if (rc != SDB_OK) return rc == SDB_NOT_FOUND ? absent(db, rc) : rc;
   rc = table_get(db->table, view, document, entry);
   if (rc == SDB_NOT_FOUND)
-    return env_fail(&db->e, SDB_CORRUPT, "a path names document %llu, which the table does not have; run repair",
+    return env_fail(&db->e, SDB_CORRUPT, "a path names document %llu, which the table does not have; restore a copy",
                     (unsigned long long)document);
   if (rc != SDB_OK) return rc;
   return document_version(db, view, document, entry, version, r);

@@ -325,7 +325,7 @@ static int list_of(env *e, pager *p, const record *r, run_list *l) {
     bytes += (uint64_t)l->runs[i].count << pager_geometry(p)->page_bits;
   }
   if (rc == SDB_OK && bytes < (uint64_t)l->head_len + r->size) rc = SDB_CORRUPT;
-  return rc == SDB_OK ? SDB_OK : env_fail(e, SDB_CORRUPT, "a large document names impossible runs of pages; run repair");
+  return rc == SDB_OK ? SDB_OK : env_fail(e, SDB_CORRUPT, "a large document names impossible runs of pages; restore a copy");
 }
 
 int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
@@ -355,8 +355,8 @@ int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
            get32(head + 96) == chunks && get32(head + 100) == l.count;
     if (good) memcpy(x->table, head + at, 8 * (size_t)chunks);
     else
-      rc =
-          env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; run repair", l.runs[0].start);
+      rc = env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
+                    l.runs[0].start);
   }
   mem_free(e, head);
   if (rc != SDB_OK) {

@@ -7,21 +7,24 @@ int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r) {
   uint32_t number = place_page(place), offset = place_offset(place), size = page_size(p);
   int rc = page_read(p, view, number, &page);
   if (rc == SDB_NOT_FOUND || (rc == SDB_OK && (page_kind(page) != PAGE_HEAP || offset < PAGE_HEADER || offset >= size)))
-    return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; run repair", number, offset);
+    return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; restore a copy", number,
+                    offset);
   if (rc != SDB_OK) return rc;
   if (record_parse(r, page + offset, size - offset) == SDB_OK) return SDB_OK;
   return env_fail(e, SDB_CORRUPT,
-                  "the record at page %u offset %u does not match its checksum; write the document again or run repair", number,
+                  "the record at page %u offset %u does not match its checksum; write the document again or restore a copy", number,
                   offset);
 }
 
 int heap_room(pager *p, roots *rt, uint32_t total, uint64_t *place, uint8_t **bytes) {
   uint8_t *page;
-  int rc;
+  int rc = SDB_CORRUPT;
   if (rt->heap_page && rt->heap_fill + total <= page_size(p)) {
     rc = pager_append(p, rt->heap_page, &page);
-    if (rc != SDB_OK) return rc;
-  } else {
+    if (rc == SDB_OK && page_kind(page) != PAGE_HEAP) rc = SDB_CORRUPT;
+    if (rc != SDB_OK && rc != SDB_CORRUPT && rc != SDB_NOT_FOUND) return rc;
+  }
+  if (rc != SDB_OK) { /* none, full, or damaged: what stands there stays, and nothing is added to it */
     uint32_t number;
     rc = page_new(p, PAGE_HEAP, &number, &page);
     if (rc != SDB_OK) return rc;

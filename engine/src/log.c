@@ -67,19 +67,31 @@ static void start(log *l, struct segment *s, uint64_t position, uint32_t chain) 
   l->started = true;
 }
 
-int log_fresh(log *l, uint64_t fallback, uint64_t *position) {
-  uint64_t number = 0, base = fallback >= LOG_SECTOR ? fallback - LOG_SECTOR : 0;
+void log_skip(log *l, uint64_t position) {
+  uint64_t base = position >= LOG_SECTOR ? position - LOG_SECTOR : 0;
   for (size_t i = 0; i < l->count; i++) {
     const struct segment *s = l->segments[i];
-    if (s->number > number) number = s->number;
     if (s->state == SEGMENT_LIVE && s->base + l->segment_size > base) base = s->base + l->segment_size;
   }
+  l->tail = base + LOG_SECTOR;
+  l->chain = 0;
+}
+
+void log_forget(log *l) {
+  for (size_t i = 0; i < l->count; i++) l->segments[i]->state = SEGMENT_SPARE;
+  log_release(l, l->tail, 1);
+}
+
+/* Begins a fresh segment behind all that exist. */
+static int fresh(log *l, uint64_t position) {
+  uint64_t number = 0;
+  log_skip(l, position);
+  for (size_t i = 0; i < l->count; i++)
+    if (l->segments[i]->number > number) number = l->segments[i]->number;
   struct segment *s;
-  int rc = segment_new(l, number + 1, base, &s);
-  if (rc != SDB_OK) return rc;
-  *position = base + LOG_SECTOR;
-  start(l, s, *position, 0);
-  return SDB_OK;
+  int rc = segment_new(l, number + 1, l->tail - LOG_SECTOR, &s);
+  if (rc == SDB_OK) start(l, s, l->tail, 0);
+  return rc;
 }
 
 int log_resume(log *l, uint64_t position, uint32_t chain) {
@@ -87,11 +99,11 @@ int log_resume(log *l, uint64_t position, uint32_t chain) {
   if (s) {
     for (size_t i = 0; i < l->count; i++) /* set up before the close, never used */
       if (l->segments[i]->number > s->number) l->segments[i]->state = SEGMENT_SPARE;
-    start(l, s, position, chain);
-    return SDB_OK;
+    int rc = segment_renew(l, s);
+    if (rc == SDB_OK) start(l, s, position, chain);
+    return rc;
   }
-  uint64_t fresh;
-  return log_fresh(l, position, &fresh);
+  return fresh(l, position);
 }
 
 bool log_started(const log *l) { return l->started; }
@@ -195,6 +207,7 @@ void log_finish(log *l) {
   size_t padded = align_up(l->record_len, 8);
   l->open->len += padded;
   l->tail += padded;
+  if (l->record[28] == LOG_COMMIT) l->commit_end = l->tail;
 }
 
 void log_seal(log *l) {
@@ -230,7 +243,7 @@ bool log_has_sealed(log *l) {
   return sealed;
 }
 
-bool log_wants_mark(const log *l) { return l->started && !l->open && l->stated < l->tail; }
+bool log_wants_mark(const log *l) { return l->started && !l->open && l->stated < l->commit_end; }
 
 /* --- Owner -------------------------------------------------------------------------------------------------------------------- */
 

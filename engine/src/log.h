@@ -55,8 +55,10 @@ int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user,
 
 /* Goes on behind `position` in the segment that holds it (after a clean close), or in a fresh one. */
 int log_resume(log *l, uint64_t position, uint32_t chain);
-/* Begins a fresh segment behind all that exist; *position is where its first record will stand. */
-int log_fresh(log *l, uint64_t fallback, uint64_t *position);
+/* Recovery: moves the tail behind everything that exists (at least `position`), where no record will ever stand, without a segment;
+ * and, once a checkpoint says so, gives up all that stands before. */
+void log_skip(log *l, uint64_t position);
+void log_forget(log *l);
 
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 

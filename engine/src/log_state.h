@@ -51,9 +51,11 @@ struct log {
   uint64_t last_sequence;
   uint64_t written_pos, written_sequence; /* handed to the file */
   _Atomic uint64_t synced_pos, synced_sequence;
-  uint64_t stated; /* highest "known to be synced" that a record carries */
+  uint64_t commit_end; /* position behind the last commit */
+  uint64_t stated;     /* highest "known to be synced" that a record carries */
   bool started;
-  bool cut; /* some segment's file is shorter than a segment can be */
+  bool sized; /* by a segment that exists */
+  bool cut;   /* some segment's file is shorter than a segment can be */
 
   uint8_t *record; /* being appended */
   uint32_t record_len;
@@ -63,6 +65,8 @@ struct log {
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
 struct segment *segment_at(const log *l, uint64_t position);                   /* live, base <= position <= base + size */
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
+/* Makes the header and name of a segment found at a start durable: the process before may have failed to. */
+int segment_renew(log *l, struct segment *s);
 int segments_find(log *l);
 uint32_t segment_seed(const struct segment *s, uint64_t position);
 

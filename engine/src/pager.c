@@ -280,8 +280,9 @@ uint32_t page_size(const struct pager *p) { return p->g.page_size; }
 
 static int verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind) {
   if (unit_valid(bytes, p->g.page_size, number) && bytes[4] == kind) return SDB_OK;
-  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) does not match its checksum or name; run check, then repair",
-                  number, place);
+  return env_fail(p->e, SDB_CORRUPT,
+                  "page %u (at physical page %u) does not match its checksum or name; run check, and restore a copy", number,
+                  place);
 }
 
 /* The bytes at a place, when group, mapping and checksum have been seen to before; else NULL. The way of nearly every read. */
@@ -559,9 +560,14 @@ int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t 
   return rc == SDB_OK ? SDB_OK : env_fail(p->e, rc, "cannot write %zu bytes at physical page %u", len, r.start);
 }
 
+/* One at a time: a kernel tells a failed write once, to whichever sync asks first, so a success that overlaps a failure means
+ * nothing. */
 int pager_sync(pager *p) {
-  if (p->e->storage->sync(p->file) == SDB_OK) return SDB_OK;
-  atomic_store(&p->e->sync_failed, true);
+  mutex_lock(&p->sync_lock);
+  bool good = !atomic_load(&p->e->sync_failed) && p->e->storage->sync(p->file) == SDB_OK;
+  if (!good) atomic_store(&p->e->sync_failed, true);
+  mutex_unlock(&p->sync_lock);
+  if (good) return SDB_OK;
   return env_fail(p->e, SDB_SYNC_FAILED,
                   "a sync of the data file failed; nothing more is written until the database is opened again");
 }

@@ -103,7 +103,8 @@ void pager_give_back(pager *p, run r);
 /* The commit being applied names the run (reserves it as well when recovery does so), or drops it. */
 void pager_use_run(pager *p, run r);
 void pager_free_run(pager *p, run r);
-/* Before freeing: loads what says who uses those pages, so that freeing cannot fail. SDB_CORRUPT: outside the file. */
+/* Before freeing: loads what says who uses those pages, so that freeing cannot fail. SDB_CORRUPT: not pages that a document
+ * can have. */
 int pager_know_run(pager *p, run r);
 /* Recovery: nobody may be given these pages. SDB_CORRUPT when they are outside the file or taken by something else. */
 int pager_hold_run(pager *p, run r);
@@ -118,6 +119,8 @@ bool pager_half_dirty(const pager *p);
 bool pager_crowded(const pager *p);
 /* True when a checkpoint should free space soon: there are hardly more free pages than it needs itself. Under the lock. */
 bool pager_starved(const pager *p);
+/* True when somebody was refused space since the last checkpoint began. Under the lock. */
+bool pager_refused(const pager *p);
 
 /* A checkpoint, in steps; one at a time.
  *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its

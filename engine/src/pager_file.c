@@ -17,6 +17,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   mutex_init(&p->load_lock);
   mutex_init(&p->ring_lock);
   mutex_init(&p->pin_lock);
+  mutex_init(&p->sync_lock);
   mutex_init(&p->retire_lock);
   p->groups = mem_new(e, MAX_GROUPS * sizeof *p->groups);
   p->root_dir = mem_new(e, ROOT_DIR_BYTES);
@@ -89,6 +90,7 @@ void pager_close(pager *p) {
   mutex_destroy(&p->load_lock);
   mutex_destroy(&p->ring_lock);
   mutex_destroy(&p->pin_lock);
+  mutex_destroy(&p->sync_lock);
   mutex_destroy(&p->retire_lock);
   mem_free(p->e, p);
 }
@@ -142,13 +144,13 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   if (rc[0] != SDB_OK && rc[1] != SDB_OK) {
     int worst = rc[0] == SDB_NOT_A_DATABASE ? rc[1] : rc[0];
     if (worst == SDB_UNSUPPORTED) return env_fail(e, worst, "the file was written by a newer edition; open it with that");
-    if (worst == SDB_CORRUPT) return env_fail(e, worst, "both header slots hold impossible numbers; run repair");
+    if (worst == SDB_CORRUPT) return env_fail(e, worst, "both header slots hold impossible numbers; restore a copy");
     return env_fail(e, SDB_NOT_A_DATABASE,
                     "the file has no valid header slot; it is not a StreamDB database and was left as it is");
   }
   if (rc[0] == SDB_OK && rc[1] == SDB_OK) {
     if (memcmp(h[0].database_id, h[1].database_id, 16) != 0 || h[0].page_size != h[1].page_size)
-      return env_fail(e, SDB_CORRUPT, "the two header slots belong to different databases; run repair");
+      return env_fail(e, SDB_CORRUPT, "the two header slots belong to different databases; restore a copy");
     *from = h[1].checkpoint > h[0].checkpoint;
     *differ = memcmp(bytes[0], bytes[1], SLOT_SIZE) != 0;
   } else {
@@ -157,7 +159,7 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   }
   *best = h[*from];
   if (best->pages_total * best->page_size > size)
-    return env_fail(e, SDB_CORRUPT, "the data file is cut short: %llu bytes instead of %llu; restore it or run repair",
+    return env_fail(e, SDB_CORRUPT, "the data file is cut short: %llu bytes instead of %llu; restore a copy",
                     (unsigned long long)size, (unsigned long long)(best->pages_total * best->page_size));
   return SDB_OK;
 }

@@ -104,6 +104,7 @@ struct pager {
   struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;
+  struct mutex sync_lock; /* of the data file */
 
   struct group *_Atomic *groups; /* MAX_GROUPS */
   uint8_t *root_dir;             /* R pages, as of the last complete checkpoint */
@@ -144,6 +145,7 @@ struct pager {
   uint64_t available;           /* not busy */
   uint64_t unused;              /* not used */
   uint64_t logical_limit;
+  bool refused;         /* somebody was told that the file is full: a checkpoint may free what waits for one */
   uint32_t single_hint; /* where the last single page was found */
   uint32_t number_hint; /* no free logical page below */
   struct run_queue limbo, cooling;

@@ -3,7 +3,7 @@
  *
  *   1 read    every record from the slot's position is verified; extents that it names are taken out of free space
  *   2 apply   the same records again, through the same code as commits, without clock, options or chance (I5)
- *   3 seal    a fresh log segment with a fresh salt and a whole checkpoint, before the first write is accepted (I7)
+ *   3 seal    a whole checkpoint; the first write begins a fresh log segment with a fresh salt (I7)
  *
  * After a clean close there is nothing behind the position, the log is not even looked at, and none of this happens. Opened for
  * reading, step 3 is left out: the applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the
@@ -20,7 +20,7 @@ struct replay {
 };
 
 static int bad(sdb *db, const log_record *r) {
-  return env_fail(&db->e, SDB_CORRUPT, "the log record of commit %llu verifies but makes no sense; run repair",
+  return env_fail(&db->e, SDB_CORRUPT, "the log record of commit %llu verifies but makes no sense; restore a copy",
                   (unsigned long long)r->sequence);
 }
 
@@ -132,17 +132,22 @@ static int apply_record(void *user, const log_record *r) {
 /* --- All of it
  * ------------------------------------------------------------------------------------------------------------------------ */
 
-/* A fresh segment and a checkpoint: from here on every byte that counts was made durable by this process. */
+/* A checkpoint that needs nothing behind it: from here on every byte that counts was made durable by this process. The first write
+ * begins a fresh segment with a fresh salt, in a file that held the old log: so a full device does not stop a start. */
 static int seal(sdb *db) {
-  uint64_t position;
   db->last_sequence += SEQUENCE_GAP; /* I6 */
   db->roots.sequence = db->last_sequence;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   log_own(db->log);
-  int rc = log_fresh(db->log, pager_header(db->pager)->log_position, &position);
+  log_skip(db->log, pager_header(db->pager)->log_position);
   log_disown(db->log);
-  return rc == SDB_OK ? work_checkpoint(db, false) : rc;
+  int rc = work_checkpoint(db, true);
+  if (rc != SDB_OK) return rc;
+  log_own(db->log);
+  log_forget(db->log);
+  log_disown(db->log);
+  return SDB_OK;
 }
 
 int recover(sdb *db) {
@@ -157,10 +162,10 @@ int recover(sdb *db) {
   int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
   if (!result.covered)
-    return env_fail(
-        &db->e, SDB_MISMATCH,
-        "the log is missing: %s was not closed cleanly and its *.log.* files are not beside it; put them back or run repair",
-        db->name);
+    return env_fail(&db->e, SDB_MISMATCH,
+                    "the log is missing or unreadable: %s was not closed cleanly, and no *.log.* file beside it holds what "
+                    "followed; put them back or restore a copy",
+                    db->name);
   if (result.records) {
     bool damaged = result.damaged;
     if (damaged) db->read_only = true;
@@ -170,9 +175,10 @@ int recover(sdb *db) {
   if (rc != SDB_OK) return rc;
   if (result.damaged) {
     db->read_only = db->log_damaged = true;
-    env_fail(&db->e, SDB_CORRUPT,
-             "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; run repair",
-             (unsigned long long)db->last_sequence, (unsigned long long)result.end);
+    env_fail(
+        &db->e, SDB_CORRUPT,
+        "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; restore a copy",
+        (unsigned long long)db->last_sequence, (unsigned long long)result.end);
   }
   db->recovered = rp.applied;
   pager_lock(db->pager);

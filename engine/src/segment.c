@@ -59,6 +59,8 @@ static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size
         s->index);
   uint32_t declared = get32(head + 64);
   if (declared < 16 * LOG_SECTOR || declared % LOG_SECTOR != 0 || get64(head + 48) > UINT64_MAX / 2) return SDB_OK;
+  if (l->sized && declared != l->segment_size)
+    return env_fail(l->e, SDB_CORRUPT, "the log segments declare different sizes; restore a copy");
   if (s->state == SEGMENT_LIVE && get64(head + 40) < s->number) return SDB_OK;
   s->readable =
       size < declared ? (uint32_t)size : declared; /* a header is written into a file of full, synced size: less is damage */
@@ -67,6 +69,7 @@ static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size
   s->salt = get64(head + 56);
   s->state = SEGMENT_LIVE;
   l->segment_size = declared;
+  l->sized = true;
   return SDB_OK;
 }
 
@@ -172,6 +175,13 @@ static int header_write(log *l, struct segment *s) {
   if (l->e->storage->sync(s->file) == SDB_OK) return SDB_OK;
   atomic_store(&l->e->sync_failed, true);
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+}
+
+int segment_renew(log *l, struct segment *s) {
+  int rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot sync the folder of the log");
+  s->name_synced = true;
+  return header_write(l, s);
 }
 
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {

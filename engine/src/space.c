@@ -25,7 +25,7 @@ static int read_checked(pager *p, uint64_t offset, dir_entry entry, uint8_t *buf
   int rc = p->e->storage->read(p->file, offset, buf, p->g.page_size);
   if (rc != SDB_OK) return env_fail(p->e, rc, "cannot read the %s %u at offset %llu", what, index, (unsigned long long)offset);
   if (crc32c(0, buf, p->g.page_size) != entry.crc)
-    return env_fail(p->e, SDB_CORRUPT, "the %s %u at offset %llu does not match its checksum; run repair", what, index,
+    return env_fail(p->e, SDB_CORRUPT, "the %s %u at offset %llu does not match its checksum; restore a copy", what, index,
                     (unsigned long long)offset);
   return SDB_OK;
 }
@@ -101,7 +101,7 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
     uint32_t place = (uint32_t)w;
     if (w == 0) continue;
     if (place >= p->pages_total || pager_page_fixed(p, place) || (w >> 40) * 8 > p->g.page_size) {
-      rc = env_fail(p->e, SDB_CORRUPT, "the page map names an impossible place %u; run repair", place);
+      rc = env_fail(p->e, SDB_CORRUPT, "the page map names an impossible place %u; restore a copy", place);
       break;
     }
     atomic_init(&c->word[i], word_place(place, (uint8_t)(w >> 32)));
@@ -231,6 +231,7 @@ static int space_grow(pager *p, uint32_t need) {
   uint64_t least = p->pages_total + need + g->head_pages, total = p->pages_total + (step >> g->page_bits);
   if (total < least) total = least;
   if (total > most) total = most;
+  p->refused = true; /* until it has succeeded */
   if (total <= p->pages_total)
     return env_fail(p->e, SDB_FULL, "the data file has reached max_db_size (%llu bytes); delete documents or allow more",
                     (unsigned long long)p->config.max_bytes);
@@ -242,6 +243,12 @@ static int space_grow(pager *p, uint32_t need) {
   if (rc != SDB_OK)
     return env_fail(p->e, rc, "cannot extend the data file to %llu bytes", (unsigned long long)(total << g->page_bits));
   uint64_t old = p->pages_total;
+  struct bitmap *edge; /* covers more pages from here on: its count in the directory must follow */
+  uint32_t edge_bit;
+  rc = bitmap_get(p, (uint32_t)(old - 1), &edge, &edge_bit);
+  if (rc != SDB_OK) return rc;
+  edge->dirty = true;
+  p->refused = false;
   p->pages_total = total;
   for (uint64_t at = old; at < total;) { /* chunk by chunk: loaded ones learn of their new pages */
     uint32_t bit, n = bitmap_index(p, (uint32_t)at, &bit);
@@ -273,6 +280,7 @@ void space_shrink(pager *p) {
     if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK ||
         bit_get(b->busy, bit))
       break;
+    b->dirty = true;
     b->available--;
     p->available--;
     p->unused--;
@@ -411,7 +419,12 @@ void space_release_page(pager *p, uint32_t place, uint64_t version) {
   else queue_push(p, &p->cooling, (struct limbo_run){{place, 1}, epoch_advance(p)});
 }
 
-bool pager_starved(const pager *p) { return p->available < p->dirty_count + DELETE_RESERVE; }
+bool pager_starved(const pager *p) {
+  if (p->refused && p->limbo.head < p->limbo.count) return true;
+  return p->available < p->dirty_count + DELETE_RESERVE;
+}
+
+bool pager_refused(const pager *p) { return p->refused; }
 
 void space_reclaim(pager *p) {
   uint64_t bound = pins_oldest(p);
@@ -483,11 +496,12 @@ void pager_free_run(pager *p, run r) {
 
 int pager_know_run(pager *p, run r) {
   if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return SDB_CORRUPT;
-  for (uint64_t i = r.start; i < (uint64_t)r.start + r.count; i = (i | (p->g.chunk_bits - 1)) + 1) {
+  for (uint32_t i = r.start; i < r.start + r.count; i++) {
     struct bitmap *b;
     uint32_t bit;
-    int rc = bitmap_get(p, (uint32_t)i, &b, &bit);
+    int rc = bitmap_get(p, i, &b, &bit);
     if (rc != SDB_OK) return rc;
+    if (pager_page_fixed(p, i) || !bit_get(b->busy, bit)) return SDB_CORRUPT;
   }
   return SDB_OK;
 }

@@ -391,6 +391,33 @@ static void file_thread_join(void *ctx, void *thread) {
   free(t);
 }
 
+/* The folder's own name, and behind it the last part of `name`: for files that do not exist yet. */
+static char *resolve_absent(const char *name) {
+  const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+  char *folder = slash ? strndup(name, (size_t)(slash - name) + 1) : strdup("."), *real = folder ? realpath(folder, NULL) : NULL;
+  free(folder);
+  if (!real) return NULL;
+  size_t len = strlen(real) + strlen(last) + 2;
+  char *whole = malloc(len);
+  if (whole) snprintf(whole, len, "%s%s%s", real, real[1] ? "/" : "", last);
+  free(real);
+  return whole;
+}
+
+static int file_resolve(void *ctx, const char *name, char *buf, size_t len) {
+  (void)ctx;
+  char *real = realpath(name, NULL);
+  if (!real && errno == ENOENT) real = resolve_absent(name);
+  if (!real)
+    return errno == ENOENT || errno == ENOTDIR ? SDB_NOT_FOUND
+           : errno == EACCES                   ? SDB_DENIED
+           : errno == ENOMEM                   ? SDB_NO_MEMORY
+                                               : SDB_IO;
+  int n = snprintf(buf, len, "%s", real);
+  free(real);
+  return n >= 0 && (size_t)n < len ? SDB_OK : SDB_INVALID;
+}
+
 static const sdb_storage file_table = {
     .size = sizeof(sdb_storage),
     .version = SDB_STORAGE_VERSION,
@@ -410,6 +437,7 @@ static const sdb_storage file_table = {
     .rename = file_rename,
     .remove = file_remove,
     .sync_dir = file_sync_dir,
+    .resolve = file_resolve,
     .now_ms = file_now_ms,
     .monotonic_us = file_monotonic_us,
     .random = file_random,

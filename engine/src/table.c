@@ -43,7 +43,7 @@ uint64_t table_capacity(const table *t) {
 }
 
 static int corrupt(table *t, uint32_t number) {
-  return env_fail(t->e, SDB_CORRUPT, "page %u of the document table is missing or of another kind; run repair", number);
+  return env_fail(t->e, SDB_CORRUPT, "page %u of the document table is missing or of another kind; restore a copy", number);
 }
 
 /* Entry `index` of an index page in that view; SDB_NOT_FOUND when it is 0. */

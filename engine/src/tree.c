@@ -235,6 +235,8 @@ static bool merge(struct pager *pager, uint32_t parent, uint32_t left, uint32_t 
   uint32_t limit = l.entries == 0 || r.entries == 0 ? tp_capacity(&l) : tp_capacity(&l) / 4 * 3;
   if (tp_used(&l) + tp_used(&r) + lifted > limit || tp_sound(&l) || tp_sound(&r)) return false;
   if (open_page(pager, VIEW_HEAD, parent, level + 1, &p) || tp_sound(&p)) return false;
+  if (level > 0 && (tp_find(&l, separator->key, (uint32_t)separator->len, &place) || place.found || place.at != l.end))
+    return false; /* damaged */
   if (page_write(pager, parent, &parent_page) || page_write(pager, left, &left_page) || page_write(pager, right, &right_page))
     return false;
   if (tp_open(&p, parent_page, size) || tp_find(&p, separator->key, (uint32_t)separator->len, &place) || !place.found) return false;

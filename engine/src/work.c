@@ -177,7 +177,8 @@ static int clean_step(sdb *db, unsigned budget) {
 
 static bool checkpoint_due(sdb *db) {
   if (!log_started(db->log) || log_tail(db->log, NULL) == db->checkpoint_tail) return false;
-  return log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager);
+  return log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
+         (pager_refused(db->pager) && db->dropped_count > 0);
 }
 
 struct pressure work_pressure(sdb *db) {

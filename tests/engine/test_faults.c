@@ -100,7 +100,7 @@ static int put_conflict(fixture *f) {
 /* Enough to fill segments and to make the engine checkpoint by itself. */
 static int put_many(fixture *f) {
   int code = SDB_OK;
-  for (int i = 0; i < 110 && code == SDB_OK; i++)
+  for (int i = 0; i < 36 && code == SDB_OK; i++)
     code = put(f, i % 2 == 0 ? "/p/3" : "/p/30", 1500, i % 4 == 0 ? SDB_DURABLE : SDB_NONE);
   return code;
 }
@@ -321,6 +321,9 @@ static void fixture_init(fixture *f, sim *device, model *m) {
   f->w.options.page_size = 4096;
   f->w.options.versions_to_keep = 2;
   f->w.options.change_log_bytes = 0;
+  f->w.options.checkpoint_wal_bytes = 32768;
+  f->w.options.max_db_size = 1 << 30;
+  f->w.profile = PROFILE_ORDINARY;
 }
 
 static void fill(fixture *f) {

@@ -117,6 +117,12 @@ __attribute__((format(printf, 2, 3))) static bool fail(model *m, const char *for
   return false;
 }
 
+/* "Nothing there": with a damaged log the engine must not say so, because it may have been in the lost part. */
+static bool nothing(sdb *db, int code, int plainly) {
+  sdb_stats stats = {.size = sizeof stats};
+  return sdb_get_stats(db, &stats) == SDB_OK && code == (stats.log_damaged ? SDB_CORRUPT : plainly);
+}
+
 static bool call_failed(model *m, sdb *db, const char *call, const document *d, uint32_t number, int code) {
   char message[256] = "";
   sdb_message(db, message, sizeof message);
@@ -420,7 +426,7 @@ static bool versions_agree(model *m, sdb *db, const document *d) {
   for (int i = 0; i < 2; i++) {
     if (absent[i] == SDB_CURRENT) continue;
     code = sdb_stat(db, d->path, d->path_len, absent[i], &infos[0]);
-    if (code != SDB_NOT_FOUND) return call_failed(m, db, "stat (absent)", d, absent[i], code);
+    if (!nothing(db, code, SDB_NOT_FOUND)) return call_failed(m, db, "stat (absent)", d, absent[i], code);
   }
   return true;
 }
@@ -443,7 +449,7 @@ bool model_equals_at(model *m, sdb *db, const void *path, size_t path_len) {
   if (found) return document_agrees(m, db, &m->documents[place]);
   sdb_info info;
   int code = sdb_stat(db, path, path_len, SDB_CURRENT, &info);
-  return code == SDB_NOT_FOUND || fail(m, "stat of the absent %s: code %d", shown(path, path_len), code);
+  return nothing(db, code, SDB_NOT_FOUND) || fail(m, "stat of the absent %s: code %d", shown(path, path_len), code);
 }
 
 /* The entries with `prefix` behind `after`. */
@@ -464,6 +470,7 @@ static bool search_agrees(model *m, sdb *db, const void *prefix, size_t prefix_l
     const document *d = place < m->document_count ? &m->documents[place] : NULL;
     if (d != NULL && (d->path_len < prefix_len || memcmp(d->path, prefix, prefix_len) != 0)) d = NULL;
     code = sdb_cursor_next(cursor, &entry);
+    if (nothing(db, code, SDB_END)) code = SDB_END;
     if (code == SDB_END && d == NULL) break;
     if (code == SDB_END) good = fail(m, "search for %s ends before %s", shown(prefix, prefix_len), shown(d->path, d->path_len));
     if (good && code != SDB_OK) good = fail(m, "search for %s: code %d", shown(prefix, prefix_len), code);
@@ -535,7 +542,7 @@ static bool observe(model *m, sdb *db, uint64_t *mark) {
   bool good = true;
   sdb_entry entry;
   while (good && (code = sdb_cursor_next(cursor, &entry)) == SDB_OK) good = observe_document(m, db, &entry, mark);
-  if (good && code != SDB_END) good = fail(m, "cursor_next: code %d", code);
+  if (good && !nothing(db, code, SDB_END)) good = fail(m, "cursor_next: code %d", code);
   sdb_cursor_close(cursor);
   return good;
 }

@@ -18,7 +18,8 @@
  *     `buffered_interval_ms`. Neither loses order: what survives is the state at some moment, whole.
  *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open
  * again.
- *   - SDB_CORRUPT names damage that was found. It is never returned for something that is merely absent.
+ *   - SDB_CORRUPT names damage that was found. While the log is damaged (sdb_stats.log_damaged) the state before the damage is
+ * served, and SDB_CORRUPT also stands for "not found": what is missing may be in the lost part.
  *
  * Thread rule: every function may be called by any thread at any time, except that a cursor, reader or writer belongs to one thread
  * at a time and must be closed before its database.

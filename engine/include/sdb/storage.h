@@ -72,6 +72,10 @@ typedef struct sdb_storage {
   /* Makes the names in the directory that holds `name` durable: creations, renames and removals before the call. */
   int (*sync_dir)(void *ctx, const char *name);
 
+  /* Writes the one name that all names of the file share (symbolic links followed) into `buf`; the file need not exist, its folder
+   * must: SDB_NOT_FOUND. SDB_INVALID when it does not fit. NULL where every file has one name only. */
+  int (*resolve)(void *ctx, const char *name, char *buf, size_t len);
+
   /* Clock, randomness, memory. */
 
   uint64_t (*now_ms)(void *ctx);       /* wall clock, ms since 1970 */

@@ -108,7 +108,7 @@ int commit_ready(sdb *db) {
   if (log_started(db->log)) return SDB_OK;
   const header *h = pager_header(db->pager);
   uint32_t chain;
-  int rc = log_resume(db->log, h->log_position, h->log_chain);
+  int rc = log_resume(db->log, h->log_position);
   if (rc != SDB_OK) return rc;
   uint64_t tail = log_tail(db->log, &chain);
   db->checkpoint_tail = tail;

@@ -94,15 +94,9 @@ static int fresh(log *l, uint64_t position) {
   return rc;
 }
 
-int log_resume(log *l, uint64_t position, uint32_t chain) {
-  struct segment *s = segment_at(l, position);
-  if (s) {
-    for (size_t i = 0; i < l->count; i++) /* set up before the close, never used */
-      if (l->segments[i]->number > s->number) l->segments[i]->state = SEGMENT_SPARE;
-    int rc = segment_renew(l, s);
-    if (rc == SDB_OK) start(l, s, position, chain);
-    return rc;
-  }
+int log_resume(log *l, uint64_t position) {
+  for (size_t i = 0; i < l->count; i++) /* set up before the close, never used; or by a process whose sync failed */
+    if (l->segments[i]->base >= position) l->segments[i]->state = SEGMENT_SPARE;
   return fresh(l, position);
 }
 

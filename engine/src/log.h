@@ -53,8 +53,9 @@ typedef struct log_scan_result {
 int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
              log_scan_result *result);
 
-/* Goes on behind `position` in the segment that holds it (after a clean close), or in a fresh one. */
-int log_resume(log *l, uint64_t position, uint32_t chain);
+/* The first write after a clean close or a recovery: begins a fresh segment behind `position`. What a process before left in its
+ * last segment is not gone on with: whether its header was ever synced is not known (I7). */
+int log_resume(log *l, uint64_t position);
 /* Recovery: moves the tail behind everything that exists (at least `position`), where no record will ever stand, without a segment;
  * and, once a checkpoint says so, gives up all that stands before. */
 void log_skip(log *l, uint64_t position);

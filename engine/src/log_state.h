@@ -65,8 +65,6 @@ struct log {
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
 struct segment *segment_at(const log *l, uint64_t position);                   /* live, base <= position <= base + size */
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
-/* Makes the header and name of a segment found at a start durable: the process before may have failed to. */
-int segment_renew(log *l, struct segment *s);
 int segments_find(log *l);
 uint32_t segment_seed(const struct segment *s, uint64_t position);
 

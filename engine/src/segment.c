@@ -177,13 +177,6 @@ static int header_write(log *l, struct segment *s) {
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
 }
 
-int segment_renew(log *l, struct segment *s) {
-  int rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
-  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot sync the folder of the log");
-  s->name_synced = true;
-  return header_write(l, s);
-}
-
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
   struct segment *s = NULL;
   for (size_t i = 0; i < l->count; i++) {

@@ -2,14 +2,15 @@
 /* storage_file.c - the storage table for files of the operating system (Linux).
  *
  * What each promise of storage.h rests on:
- *   lock      an open-file-description lock: it belongs to the handle, not to the process, so that a second open in the same
- * process is refused too, and closing an unrelated descriptor of the file does not lose it. create    the file is locked before it
- * is emptied, and it is the file that still has the name, so that of two processes that create one name at the same time one gets
- * SDB_LOCKED and neither empties what the other has begun. sync      fdatasync: contents and the size needed to read them. Never
- * repeated here either: after a failure the kernel may have dropped the pages, and a second call would report a success that is
- * none. allocate  fallocate; where the file system has none, zeros are written, because a file that is merely made longer would run
- *             out of space in the middle of a later write.
- *   map       a shared read-only mapping, which shows writes made through the descriptor.
+ * - lock: an open-file-description lock. It belongs to the handle, not to the process, so that a second open in the same process is
+ *   refused too, and closing an unrelated descriptor of the file does not lose it.
+ * - create: the file is locked before it is emptied, and it is the file that still has the name, so that of two processes that
+ *   create one name at the same time one gets SDB_LOCKED and neither empties what the other has begun.
+ * - sync: fdatasync, contents and the size needed to read them. Never repeated here either: after a failure the kernel may have
+ *   dropped the pages, and a second call would report a success that is none.
+ * - allocate: fallocate. Where the file system has none, zeros are written, because a file that is merely made longer would run out
+ *   of space in the middle of a later write.
+ * - map: a shared read-only mapping, which shows writes made through the descriptor.
  *
  * Nothing here has state beyond the handle, so the table is one constant.
  */

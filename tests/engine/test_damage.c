@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* test_damage.c - a small database with damage at random places: a flipped bit, a zeroed sector, two pages exchanged, the end cut
- * off.
+/* test_damage.c - a small database with damage at random places: a flipped bit, a zeroed sector, pages exchanged, the end cut off.
  *
  * Whatever the damage: no crash, no wrong byte, no "not found" for what is there, no path missing from a search that ends well. A
  * document answers with its content or with SDB_CORRUPT, and when one is corrupt, check says so. A database whose log is damaged

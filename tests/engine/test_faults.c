@@ -5,8 +5,8 @@
  *   1. the answer is success, or the code that the storage gave (sync and log: SDB_SYNC_FAILED)
  *   2. what the open handle shows is the state before or, on success, the state after; only after a failed sync either
  *   3. the next durable put works; after a failed sync it is refused, and so is every other one
- *   4. with odd numbers the power fails; with even ones the handle is closed and opened, there is more work, and the power fails
- * then: what a failed sync left in doubt must not be trusted by the next open
+ *   4. the power fails; with even numbers the handle is closed and opened first, and there is more work: what a failed sync left
+ *      in doubt must not be trusted by the next open
  *   5. everything acknowledged is there, check finds nothing, no memory is held, no file is open
  *
  * Environment: SDB_ACT=name, SDB_KIND=n, SDB_NTH=n: only that case.

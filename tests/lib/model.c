@@ -564,15 +564,25 @@ static bool explain(model *m, sdb *db, uint64_t mark) {
   return false;
 }
 
+/* States may look alike (the same empty document, deleted and made again) and still differ in ids: the newest that fits is it. */
 bool model_adopt(model *m, sdb *db) {
   uint64_t mark = 0;
+  bool seen = false;
   if (!observe(m, db, &mark)) return false;
-  size_t commits = m->count;
-  while (commits > m->durable && m->marks[commits] != mark) commits--;
-  if (m->marks[commits] != mark) return explain(m, db, mark);
-  model_truncate(m, commits);
-  m->durable = commits;
-  return model_equals(m, db);
+  for (size_t commits = m->count + 1; commits-- > m->durable;) {
+    if (m->marks[commits] != mark) continue;
+    model *then = model_clone(m);
+    model_truncate(then, commits);
+    bool fits = model_equals(then, db);
+    if (!fits && !seen) snprintf(m->why, sizeof m->why, "%s", then->why);
+    seen = true;
+    model_free(then);
+    if (!fits) continue;
+    model_truncate(m, commits);
+    m->durable = commits;
+    return true;
+  }
+  return seen ? false : explain(m, db, mark);
 }
 
 static void note_problem(void *user, const char *sentence) {

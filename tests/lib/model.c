@@ -564,25 +564,28 @@ static bool explain(model *m, sdb *db, uint64_t mark) {
   return false;
 }
 
-/* States may look alike (the same empty document, deleted and made again) and still differ in ids: the newest that fits is it. */
+/* Several states can have one fingerprint: empty documents of one path differ by their ids only. */
+static bool adopt_state(model *m, sdb *db, size_t commits) {
+  model *candidate = model_clone(m);
+  model_truncate(candidate, commits);
+  bool good = model_equals(candidate, db) || fail(m, "%s", candidate->why);
+  model_free(candidate);
+  if (!good) return false;
+  model_truncate(m, commits);
+  m->durable = commits;
+  return true;
+}
+
 bool model_adopt(model *m, sdb *db) {
   uint64_t mark = 0;
-  bool seen = false;
+  bool known = false;
   if (!observe(m, db, &mark)) return false;
   for (size_t commits = m->count + 1; commits-- > m->durable;) {
     if (m->marks[commits] != mark) continue;
-    model *then = model_clone(m);
-    model_truncate(then, commits);
-    bool fits = model_equals(then, db);
-    if (!fits && !seen) snprintf(m->why, sizeof m->why, "%s", then->why);
-    seen = true;
-    model_free(then);
-    if (!fits) continue;
-    model_truncate(m, commits);
-    m->durable = commits;
-    return true;
+    if (adopt_state(m, db, commits)) return true;
+    known = true;
   }
-  return seen ? false : explain(m, db, mark);
+  return known ? false : explain(m, db, mark);
 }
 
 static void note_problem(void *user, const char *sentence) {

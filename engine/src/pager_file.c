@@ -169,7 +169,7 @@ static int equalise(env *e, sdb_file *file, const header *h, unsigned from) {
   header_encode(h, slot);
   int rc = e->storage->write(file, (1 - from) * (uint64_t)SLOT_B, slot, SLOT_SIZE);
   if (rc == SDB_OK) rc = e->storage->sync(file);
-  return rc == SDB_OK ? SDB_OK : env_fail(e, SDB_IO, "cannot write the second header slot");
+  return rc == SDB_OK ? SDB_OK : env_fail(e, rc, "cannot write the second header slot");
 }
 
 int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) {
@@ -177,7 +177,8 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
   bool differ;
   unsigned from;
   int rc = choose_slot(e, file, &h, &differ, &from);
-  if (rc == SDB_OK && differ && !config->read_only) rc = equalise(e, file, &h, from);
+  if (rc == SDB_OK && (differ || !h.clean) && !config->read_only)
+    rc = equalise(e, file, &h, from); /* equal bytes may not be synced */
   if (rc != SDB_OK) return rc;
   pager *p = pager_new(e, file, config, &h);
   if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory while opening the database");

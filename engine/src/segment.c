@@ -183,7 +183,9 @@ int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
     uint64_t size;
     struct segment *spare = l->segments[i];
     if (spare->state != SEGMENT_SPARE) continue;
-    if (l->e->storage->get_size(spare->file, &size) != SDB_OK || size != l->segment_size) continue;
+    if (l->e->storage->get_size(spare->file, &size) != SDB_OK)
+      return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %04u", spare->index);
+    if (size != l->segment_size) continue;
     if (!s || spare->number > s->number) s = spare; /* one that was set up but never used must not stay beside its namesake */
   }
   int rc = s ? SDB_OK : file_create(l, &s);

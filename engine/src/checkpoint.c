@@ -122,7 +122,7 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
   cp->phase = PHASE_PAGES;
   cp->group = cp->chunk = 0;
   cp->pending_count = cp->mark_count = 0;
-  cp->todo = p->dirty;
+  cp->to_write = p->dirty;
   p->dirty = (struct frame_list){0};
   p->floor = cp->version;
   p->refused = false;
@@ -141,9 +141,9 @@ static int step_pages(pager *p, unsigned budget) {
   uint32_t limit = STAGE_BYTES / p->g.page_size, count = 0;
   if (budget < limit) limit = budget;
   pager_lock(p);
-  while (cp->todo.first && count < limit) {
-    struct frame *f = cp->todo.first;
-    list_remove(&cp->todo, f);
+  while (cp->to_write.first && count < limit) {
+    struct frame *f = cp->to_write.first;
+    list_remove(&cp->to_write, f);
     bool superseded = f->newer && f->newer->version <= cp->version;
     if (!superseded && f->kind != PAGE_FREE) {
       chosen[count++] = f;
@@ -153,8 +153,8 @@ static int step_pages(pager *p, unsigned budget) {
     p->dirty_count--;
     if (!f->newer) frame_settle(p, f, 0); /* a freed page: when the checkpoint is complete */
   }
-  int rc = count ? place_and_write(p, chosen, count, &cp->todo) : SDB_OK;
-  if (rc == SDB_OK && !cp->todo.first) cp->phase = PHASE_MAP;
+  int rc = count ? place_and_write(p, chosen, count, &cp->to_write) : SDB_OK;
+  if (rc == SDB_OK && !cp->to_write.first) cp->phase = PHASE_MAP;
   pager_unlock(p);
   return rc;
 }
@@ -421,7 +421,7 @@ static void checkpoint_forget(pager *p) {
     else g->bitmaps[e->index - p->g.map_chunks]->dirty = true;
   }
   struct frame_list later = p->dirty;
-  p->dirty = cp->todo;
+  p->dirty = cp->to_write;
   while (later.first) {
     struct frame *f = later.first;
     list_remove(&later, f);
@@ -432,7 +432,7 @@ static void checkpoint_forget(pager *p) {
 void pager_checkpoint_end(pager *p, bool ok) {
   if (ok) checkpoint_apply(p);
   else checkpoint_forget(p);
-  p->cp.todo = (struct frame_list){0};
+  p->cp.to_write = (struct frame_list){0};
   p->cp.active = false;
   space_fold(p);
   frames_reclaim(p);

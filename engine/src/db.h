@@ -69,7 +69,6 @@ struct sdb {
   bool checkpointing;
   uint64_t checkpoint_position;
   uint32_t checkpoint_chain;
-  uint64_t checkpoint_sequence;
   uint64_t checkpoint_begun_us;
   _Atomic uint64_t checkpoint_ms;
   uint64_t retry_us; /* after a checkpoint that failed: not before */

@@ -260,7 +260,7 @@ void frames_reclaim(pager *p) {
     if (!p->old_first) p->old_last = NULL;
     f->newer->has_older = false;
     if (f->dirty) {
-      list_remove(f->version <= p->floor && p->cp.active ? &p->cp.todo : &p->dirty, f);
+      list_remove(f->version <= p->floor && p->cp.active ? &p->cp.to_write : &p->dirty, f);
       f->dirty = false;
       p->dirty_count--;
     }
@@ -342,7 +342,7 @@ static int load_clean(pager *p, _Atomic uint64_t *word, uint64_t w, uint32_t num
 }
 
 /* Without mapping: an older version whose bytes are only on disk. */
-static int load_stub(pager *p, struct frame *f, const uint8_t **page) {
+static int load_base(pager *p, struct frame *f, const uint8_t **page) {
   atomic_fetch_add_explicit(&p->misses, 1, memory_order_relaxed);
   uint8_t *buf = mem_alloc(p->e, p->g.page_size), *none = NULL;
   if (!buf) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
@@ -370,7 +370,7 @@ static int read_frame(pager *p, uint64_t view, struct frame *f, const uint8_t **
     return SDB_OK;
   }
   if (p->mapped) return read_mapped(p, f->number, f->place, f->kind, page);
-  return load_stub(p, f, page);
+  return load_base(p, f, page);
 }
 
 int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
@@ -414,7 +414,7 @@ static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t 
   const uint8_t *bytes = NULL;
   int rc = grave ? SDB_OK : page_read(p, VIEW_HEAD, number, &bytes);
   if (rc != SDB_OK) return rc;
-  struct frame *f = frame_new(p, number, PAGE_FREE, !grave), *stub = NULL;
+  struct frame *f = frame_new(p, number, PAGE_FREE, !grave), *base = NULL;
   if (!f) return SDB_NO_MEMORY;
   if (bytes) {
     memcpy(f->data, bytes, p->g.page_size);
@@ -425,15 +425,15 @@ static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t 
     uint64_t w = atomic_load(&c->word[slot]);
     struct frame *old = frame_of(w);
     if (word_is_place(w)) {
-      if (!stub && !(stub = frame_new(p, number, kind_of(w), false))) break;
-      stub->place = place_of(w);
-      stub->kind = kind_of(w);
-      old = stub;
+      if (!base && !(base = frame_new(p, number, kind_of(w), false))) break;
+      base->place = place_of(w);
+      base->kind = kind_of(w);
+      old = base;
     }
     f->older = old; /* readers may meet the frame as soon as it is in the word */
     f->has_older = true;
     if (!atomic_compare_exchange_strong(&c->word[slot], &w, word_frame(f))) continue; /* an eviction came between */
-    if (old != stub) mem_free(p->e, stub);
+    if (old != base) mem_free(p->e, base);
     mutex_lock(&p->ring_lock);
     ring_remove(p, old);
     mutex_unlock(&p->ring_lock);

@@ -6,7 +6,7 @@
  *
  *     word ----> 0                      no such page
  *          ----> place | kind           clean: its bytes are at that physical page
- *          ----> frame v9 --> frame v6 --> stub (place)
+ *          ----> frame v9 --> frame v6 --> base (place)
  *                newest      older         the page as the last checkpoint has it
  *
  * A frame knows the version that made it and its predecessor. A reader of view v follows the chain to the first frame that is not

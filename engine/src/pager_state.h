@@ -158,7 +158,7 @@ struct pager {
     uint64_t version; /* C */
     uint64_t number;
     roots r;
-    struct frame_list todo;
+    struct frame_list to_write;
     unsigned phase;
     uint32_t group, chunk;
     struct pending_entry *pending; /* what the directories will say when it is complete */

@@ -278,7 +278,8 @@ int document_size_check(sdb *db, uint64_t len) {
 }
 
 bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len) {
-  return record_total(path_len, o && o->token ? RECORD_TOKEN : 0, len) > heap_limit(db->pager);
+  record r = {.path_len = (uint16_t)path_len, .flags = o && o->token ? RECORD_TOKEN : 0};
+  return record_measure(&r) + len > heap_limit(db->pager);
 }
 
 static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,

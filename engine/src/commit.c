@@ -340,7 +340,7 @@ int commit_put(sdb *db, const void *path, size_t path_len, const void *data, siz
   c.r.size = c.r.stored_len = (uint32_t)len;
   c.r.stored = data;
   c.r.digest = crc32c(0, data, len);
-  c.r.total = (uint32_t)record_total(path_len, c.r.flags, len);
+  c.r.total = (uint32_t)record_measure(&c.r);
   pager_lock(db->pager);
   c.slot = pager_enter(db->pager);
   int rc = put_locked(db, &c, o, &repeated);
@@ -388,7 +388,7 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
   c.r.digest = extent_digest(w);
   c.r.stored = stored;
   c.r.stored_len = (uint32_t)run_list_size(extent_runs(w)->count);
-  c.r.total = (uint32_t)record_total(path_len, c.r.flags, c.r.stored_len);
+  c.r.total = (uint32_t)record_measure(&c.r);
   run_list_write(stored, extent_runs(w));
 
   pager_lock(db->pager);

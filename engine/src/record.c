@@ -4,8 +4,50 @@
 
 #include "codec.h"
 
-uint64_t record_total(size_t path_len, uint16_t flags, uint64_t stored_len) {
-  return align_up(RECORD_HEAD + path_len + (flags & RECORD_TOKEN ? 16 : 0) + stored_len, 8);
+/* Length of the sections that the flags name. */
+static uint64_t sections_size(const record *r) {
+  uint64_t n = 0;
+  if (r->flags & RECORD_EXPIRES) n += 8;
+  if (r->flags & RECORD_TOKEN) n += 16;
+  if (r->flags & RECORD_TYPE) n += 1u + r->type_len;
+  if (r->flags & RECORD_METADATA) n += 2u + r->metadata_len;
+  if (r->flags & RECORD_NAMES) n += 1u + r->names_len;
+  if (r->flags & RECORD_OLDER) n += 6;
+  return n;
+}
+
+uint64_t record_measure(const record *r) {
+  return align_up(RECORD_HEAD + r->path_len + (r->flags & ~RECORD_LARGE ? sections_size(r) : 0) + (uint64_t)r->stored_len, 8);
+}
+
+static uint8_t *append(uint8_t *at, const void *bytes, size_t len) {
+  if (len) memcpy(at, bytes, len);
+  return at + len;
+}
+
+static uint8_t *write_sections(uint8_t *at, const record *r) {
+  if (r->flags & RECORD_EXPIRES) {
+    put64(at, r->expires_ms);
+    at += 8;
+  }
+  if (r->flags & RECORD_TOKEN) at = append(at, r->token, 16);
+  if (r->flags & RECORD_TYPE) {
+    *at++ = r->type_len;
+    at = append(at, r->type, r->type_len);
+  }
+  if (r->flags & RECORD_METADATA) {
+    put16(at, r->metadata_len);
+    at = append(at + 2, r->metadata, r->metadata_len);
+  }
+  if (r->flags & RECORD_NAMES) {
+    *at++ = r->name_count;
+    at = append(at, r->names, r->names_len);
+  }
+  if (r->flags & RECORD_OLDER) {
+    put48(at, r->older);
+    at += 6;
+  }
+  return at;
 }
 
 void record_write(uint8_t *to, const record *r) {
@@ -19,19 +61,69 @@ void record_write(uint8_t *to, const record *r) {
   to[42] = r->kept;
   to[43] = RECORD_MARK;
   put32(to + 44, r->stored_len);
-  uint8_t *at = to + RECORD_HEAD;
-  memcpy(at, r->path, r->path_len);
-  at += r->path_len;
-  if (r->flags & RECORD_TOKEN) {
-    memcpy(at, r->token, 16);
-    at += 16;
-  }
+  uint8_t *at = append(to + RECORD_HEAD, r->path, r->path_len);
+  if (r->flags & ~RECORD_LARGE) at = write_sections(at, r);
   size_t covered = (size_t)(at - to);
-  if (r->stored_len) memcpy(at, r->stored, r->stored_len);
-  at += r->stored_len;
+  at = append(at, r->stored, r->stored_len);
   if (r->flags & RECORD_LARGE) covered = (size_t)(at - to); /* runs are part of the head: no digest covers them */
   put32(to, crc32c(0, to + 4, covered - 4));
   memset(at, 0, (size_t)(to + r->total - at));
+}
+
+/* Each takes its section off the front of what is left; false: it does not fit or makes no sense. */
+struct rest {
+  const uint8_t *at;
+  size_t left;
+};
+
+static const uint8_t *take(struct rest *rest, size_t len) {
+  if (len > rest->left) return NULL;
+  const uint8_t *at = rest->at;
+  rest->at += len;
+  rest->left -= len;
+  return at;
+}
+
+static bool take_type(struct rest *rest, record *r) {
+  const uint8_t *len = take(rest, 1);
+  r->type_len = len ? *len : 0;
+  return len && (r->type = take(rest, r->type_len)) != NULL;
+}
+
+static bool take_metadata(struct rest *rest, record *r) {
+  const uint8_t *len = take(rest, 2);
+  r->metadata_len = len ? get16(len) : 0;
+  return len && (r->metadata = take(rest, r->metadata_len)) != NULL;
+}
+
+static bool take_names(struct rest *rest, record *r) {
+  const uint8_t *count = take(rest, 1);
+  if (!count || *count < 1 || *count >= MAX_NAMES) return false;
+  r->name_count = *count;
+  r->names = rest->at;
+  for (unsigned i = 0; i < r->name_count; i++) {
+    const uint8_t *len = take(rest, 2);
+    if (!len || get16(len) < 1 || get16(len) > SDB_MAX_PATH || !take(rest, get16(len))) return false;
+  }
+  r->names_len = (uint32_t)(rest->at - r->names);
+  return true;
+}
+
+static bool take_sections(struct rest *rest, record *r) {
+  const uint8_t *at;
+  if (r->flags & RECORD_EXPIRES) {
+    if (!(at = take(rest, 8))) return false;
+    r->expires_ms = get64(at);
+  }
+  if (r->flags & RECORD_TOKEN && !(r->token = take(rest, 16))) return false;
+  if (r->flags & RECORD_TYPE && !take_type(rest, r)) return false;
+  if (r->flags & RECORD_METADATA && !take_metadata(rest, r)) return false;
+  if (r->flags & RECORD_NAMES && !take_names(rest, r)) return false;
+  if (r->flags & RECORD_OLDER) {
+    if (!(at = take(rest, 6))) return false;
+    r->older = get48(at);
+  }
+  return true;
 }
 
 int record_parse(record *r, const uint8_t *from, size_t limit) {
@@ -39,11 +131,16 @@ int record_parse(record *r, const uint8_t *from, size_t limit) {
   r->flags = get16(from + 38);
   r->path_len = get16(from + 40);
   r->stored_len = get32(from + 44);
+  r->path = from + RECORD_HEAD;
+  r->token = NULL;
   if (r->flags & ~RECORD_KNOWN_FLAGS || r->path_len < 1 || r->path_len > SDB_MAX_PATH) return SDB_CORRUPT;
-  uint64_t total = record_total(r->path_len, r->flags, r->stored_len);
+  if (limit - RECORD_HEAD < r->path_len) return SDB_CORRUPT;
+  struct rest rest = {r->path + r->path_len, limit - RECORD_HEAD - r->path_len};
+  if (r->flags & ~RECORD_LARGE && !take_sections(&rest, r)) return SDB_CORRUPT;
+  size_t head = (size_t)(rest.at - from);
+  uint64_t total = align_up((uint64_t)head + r->stored_len, 8);
   if (total > limit) return SDB_CORRUPT;
   r->total = (uint32_t)total;
-  size_t head = RECORD_HEAD + r->path_len + (r->flags & RECORD_TOKEN ? 16u : 0u);
   size_t covered = r->flags & RECORD_LARGE ? head + r->stored_len : head;
   if (get32(from) != crc32c(0, from + 4, covered - 4)) return SDB_CORRUPT;
   r->digest = get32(from + 4);
@@ -52,11 +149,30 @@ int record_parse(record *r, const uint8_t *from, size_t limit) {
   memcpy(r->id, from + 16, 16);
   r->time_ms = get48(from + 32);
   r->kept = from[42];
-  r->path = from + RECORD_HEAD;
-  r->token = r->flags & RECORD_TOKEN ? r->path + r->path_len : NULL;
   r->stored = from + head;
   if (r->version == 0 || (!(r->flags & RECORD_LARGE) && r->size != r->stored_len)) return SDB_CORRUPT;
   return SDB_OK;
+}
+
+unsigned record_names(const record *r) { return 1u + (r->flags & RECORD_NAMES ? r->name_count : 0u); }
+
+const uint8_t *record_name(const record *r, unsigned index, size_t *len) {
+  const uint8_t *at = r->names;
+  *len = r->path_len;
+  if (index == 0) return r->path;
+  while (--index > 0) at += 2 + get16(at);
+  *len = get16(at);
+  return at + 2;
+}
+
+bool record_has_name(const record *r, const void *path, size_t len) {
+  if (r->path_len == len && memcmp(r->path, path, len) == 0) return true;
+  for (unsigned i = 1; i < record_names(r); i++) {
+    size_t name_len;
+    const uint8_t *name = record_name(r, i, &name_len);
+    if (name_len == len && memcmp(name, path, len) == 0) return true;
+  }
+  return false;
 }
 
 size_t run_list_size(uint32_t count) { return 8 + 8 * (size_t)count; }

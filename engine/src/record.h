@@ -14,11 +14,18 @@ enum {
   RECORD_HEAD = 48,
   RECORD_MARK = 0xD5,
   RECORD_LARGE = 1,
+  RECORD_EXPIRES = 4,
   RECORD_TOKEN = 8,
-  RECORD_KNOWN_FLAGS = RECORD_LARGE | RECORD_TOKEN,
+  RECORD_TYPE = 16,
+  RECORD_METADATA = 32,
+  RECORD_NAMES = 64,
+  RECORD_OLDER = 128,
+  RECORD_KNOWN_FLAGS = RECORD_LARGE | RECORD_EXPIRES | RECORD_TOKEN | RECORD_TYPE | RECORD_METADATA | RECORD_NAMES | RECORD_OLDER,
+  MAX_NAMES = 64,
   MAX_RUNS = 256
 };
 
+/* Fields of sections whose flag is not set are not valid. Pointers lead into the page, or to what the writer gave. */
 typedef struct record {
   uint8_t id[16];
   uint32_t version, size, digest;
@@ -27,19 +34,33 @@ typedef struct record {
   uint8_t kept; /* older versions that stay readable */
   const uint8_t *path;
   uint16_t path_len;
-  const uint8_t *token; /* 16 bytes, with RECORD_TOKEN */
+  uint64_t expires_ms;
+  const uint8_t *token; /* 16 bytes; NULL without RECORD_TOKEN */
+  const uint8_t *type, *metadata;
+  uint8_t type_len;
+  uint16_t metadata_len;
+  const uint8_t *names; /* further names: per name u16 length, bytes */
+  uint32_t names_len;
+  uint8_t name_count;
+  uint64_t older; /* place of version - 2, as long as that one is readable */
   const uint8_t *stored;
   uint32_t stored_len;
   uint32_t total; /* bytes of the record, padding included */
 } record;
 
-/* Total length for those lengths; 64-bit so that callers can compare before they narrow. */
-uint64_t record_total(size_t path_len, uint16_t flags, uint64_t stored_len);
-/* Writes the record, stored part included; `r->total` bytes. */
+/* Bytes that a record with these sections and lengths takes, padding included; 64-bit so that callers compare before they narrow.
+ */
+uint64_t record_measure(const record *r);
+/* Writes the record, stored part included; `r->total` bytes, as measured. */
 void record_write(uint8_t *to, const record *r);
 /* Reads one that begins at `from`, at most `limit` bytes. SDB_CORRUPT: does not verify (no message). Checks the head, not the
  * content. */
 int record_parse(record *r, const uint8_t *from, size_t limit);
+
+/* How many names the document has, and name `index`: 0 is the first path. */
+unsigned record_names(const record *r);
+const uint8_t *record_name(const record *r, unsigned index, size_t *len);
+bool record_has_name(const record *r, const void *path, size_t len);
 
 /* The runs of a large content. */
 typedef struct run_list {

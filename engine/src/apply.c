@@ -110,7 +110,7 @@ int apply_put_prepare(sdb *db, const struct change *c, struct put_plan *plan) {
   if (!dropped_reserve(db, 2)) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a commit");
   int rc = heap_room(db->pager, &db->roots, c->r.total, &plan->place, &plan->bytes);
   if (rc == SDB_OK) rc = table_touch(db->table, c->document);
-  if (rc == SDB_OK && c->created) rc = tree_put(db->pager, db->roots.path_tree, c->path, c->path_len, c->document);
+  if (rc == SDB_OK && c->created) rc = names_add(db, c->path, c->path_len, c->document);
   return rc;
 }
 
@@ -123,7 +123,6 @@ void apply_put(sdb *db, const struct change *c, const struct put_plan *plan) {
   rt->content_bytes += (uint64_t)c->r.size - c->old_size;
   if (c->created) {
     rt->documents++;
-    rt->names++;
     if (c->document >= rt->doc_limit) rt->doc_limit = c->document + 1;
   }
   drop(db, c->entry.previous);
@@ -142,15 +141,14 @@ int apply_delete(sdb *db, const struct change *c) {
   static const table_entry none = {0};
   if (!dropped_reserve(db, 2)) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a commit");
   int rc = table_touch(db->table, c->document);
-  if (rc == SDB_OK) rc = tree_remove(db->pager, db->roots.path_tree, c->path, c->path_len);
+  if (rc == SDB_OK) rc = names_remove(db, c->path, c->path_len, c->document);
   if (rc != SDB_OK) return rc;
   table_set(db->table, c->document, &none);
   db->roots.documents--;
-  db->roots.names--;
   db->roots.content_bytes -= c->old_size;
   drop(db, c->entry.current);
   drop(db, c->entry.previous);
   document_number_return(db, c->document);
-  tree_tidy(db->pager, db->roots.path_tree, c->path, c->path_len);
+  names_tidy(db, c->path, c->path_len);
   return SDB_OK;
 }

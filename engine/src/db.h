@@ -113,6 +113,20 @@ void reading_end(sdb *db, reading r);
 /* Operations of a log record (docs/file-format.md, section 10). */
 enum { OP_PUT = 1, OP_DELETE = 2, OP_DELETE_HEAD = 24 };
 
+/* --- names.c: the paths of documents
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* The writer's, inside pager_enter/leave. Both trees change, or none. A name that is added must not exist (look it up first), and
+ * `document` is the one that it leads to. Each counts in the roots. Within the same stay in the pager every sequence of them can be
+ * undone backwards, and that cannot fail. */
+int names_add(sdb *db, const void *path, size_t len, uint64_t document);
+int names_remove(sdb *db, const void *path, size_t len, uint64_t document); /* SDB_NOT_FOUND: there is no such path */
+void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document);
+void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document);
+/* After removals that stand: merges pages where little is left. Best effort. */
+void names_tidy(sdb *db, const void *path, size_t len);
+
 /* --- apply.c: changing the state, for commits and for replay ---------------------------------------------------------------------
  */
 

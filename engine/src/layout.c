@@ -77,9 +77,10 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   put64(slot + 160, h->roots.names);
   put64(slot + 168, h->created_ms);
   put64(slot + 176, h->written_ms);
-  put64(slot + 184, UINT64_MAX);
+  put64(slot + 184, h->roots.suffix_built);
   put64(slot + 192, h->roots.heap_pages);
   put64(slot + 200, h->roots.heap_live);
+  put64(slot + 208, h->roots.suffix_names);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) dir_put(slot + 512, i, h->root_dir[i]);
   put32(slot + 8, crc32c(0, slot + 12, SLOT_SIZE - 12));
 }
@@ -125,6 +126,8 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   h->roots.names = get64(slot + 160);
   h->created_ms = get64(slot + 168);
   h->written_ms = get64(slot + 176);
+  h->roots.suffix_built = get64(slot + 184);
+  h->roots.suffix_names = get64(slot + 208);
   h->roots.heap_pages = get64(slot + 192);
   h->roots.heap_live = get64(slot + 200);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) h->root_dir[i] = dir_get(slot + 512, i);

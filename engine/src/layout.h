@@ -61,6 +61,9 @@ dir_entry dir_get(const uint8_t *dir, uint32_t index);
 void dir_put(uint8_t *dir, uint32_t index, dir_entry entry);
 
 /* The numbers that belong to one state of the database. */
+#define SUFFIX_COMPLETE UINT64_MAX
+#define SUFFIX_DROPPING (UINT64_MAX - 1)
+
 typedef struct roots {
   uint64_t sequence;  /* last commit contained */
   uint64_t doc_limit; /* document numbers in use are below; at least 1 */
@@ -70,6 +73,8 @@ typedef struct roots {
   uint32_t path_tree, suffix_tree, expiry_tree, table; /* logical pages */
   uint32_t heap_page, heap_fill;                       /* the open heap page */
   uint64_t heap_pages, heap_live;                      /* pages, and bytes of records that count */
+  uint64_t suffix_built; /* how far the suffix tree is: a document number (names.c), SUFFIX_COMPLETE or SUFFIX_DROPPING */
+  uint64_t suffix_names; /* its entries */
 } roots;
 
 typedef struct header {

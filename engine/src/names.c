@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* names.c - which path leads to which document: the one place where the path tree and the suffix tree change, always both.
+ *
+ *     path tree     /a/photo.jpg -> 17          in byte order: search by prefix
+ *     suffix tree   gpj.otohp/a/ -> 17          the path's bytes reversed: search by suffix
+ *
+ * roots.suffix_built says how far the suffix tree is. What holds at every moment, in memory and in every checkpoint:
+ *
+ *   S1  every entry of the suffix tree is a name of the path tree, with the same document
+ *   S2  every name of the path tree up to the place that the building has reached has its entry in the suffix tree
+ *   S3  roots.suffix_names is the number of its entries
+ *
+ * Commits add and remove names here wherever they stand, behind the place that was reached too: so the building only ever adds what
+ * is missing, a commit need not know the place, and replay, which starts from the trees and the place of one checkpoint, keeps S1
+ * and S2 without knowing how far the building had come when the crash came. While the tree is being dropped nobody adds to it.
+ */
+#include "db.h"
+
+static const uint8_t *reversed(const void *path, size_t len, uint8_t buf[SDB_MAX_PATH]) {
+  const uint8_t *from = path;
+  for (size_t i = 0; i < len; i++) buf[i] = from[len - 1 - i];
+  return buf;
+}
+
+/* Is there a suffix tree that has to follow the path tree? */
+static bool follows(const sdb *db) { return db->roots.suffix_tree && db->roots.suffix_built != SUFFIX_DROPPING; }
+
+int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
+  uint8_t key[SDB_MAX_PATH];
+  roots *rt = &db->roots;
+  int rc = tree_put(db->pager, rt->path_tree, path, len, document);
+  if (rc == SDB_OK && follows(db)) {
+    rc = tree_put(db->pager, rt->suffix_tree, reversed(path, len, key), len, document);
+    if (rc == SDB_OK) rt->suffix_names++;
+    else tree_remove(db->pager, rt->path_tree, path, len);
+  }
+  if (rc == SDB_OK) rt->names++;
+  return rc;
+}
+
+int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
+  uint8_t key[SDB_MAX_PATH];
+  roots *rt = &db->roots;
+  int rc = tree_remove(db->pager, rt->path_tree, path, len);
+  if (rc != SDB_OK) return rc;
+  if (follows(db)) {
+    rc = tree_remove(db->pager, rt->suffix_tree, reversed(path, len, key), len);
+    if (rc == SDB_OK) rt->suffix_names--;
+    else if (rc == SDB_NOT_FOUND && rt->suffix_built != SUFFIX_COMPLETE) rc = SDB_OK; /* the building had not come by */
+    else {
+      tree_put(db->pager, rt->path_tree, path, len, document);
+      if (rc == SDB_NOT_FOUND) rc = env_fail(&db->e, SDB_CORRUPT, "a path is missing in the suffix tree; run check and repair");
+      return rc;
+    }
+  }
+  rt->names--;
+  return SDB_OK;
+}
+
+void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document) {
+  int rc = names_remove(db, path, len, document);
+  assert(rc == SDB_OK);
+  (void)rc;
+}
+
+/* Where the entry of the suffix tree was missing before, it may be missing again: the building has not come by. */
+void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document) {
+  uint8_t key[SDB_MAX_PATH];
+  roots *rt = &db->roots;
+  int rc = tree_put(db->pager, rt->path_tree, path, len, document);
+  assert(rc == SDB_OK);
+  if (follows(db)) {
+    rc = tree_put(db->pager, rt->suffix_tree, reversed(path, len, key), len, document);
+    assert(rc == SDB_OK || rt->suffix_built != SUFFIX_COMPLETE);
+    if (rc == SDB_OK) rt->suffix_names++;
+  }
+  rt->names++;
+}
+
+void names_tidy(sdb *db, const void *path, size_t len) {
+  uint8_t key[SDB_MAX_PATH];
+  tree_tidy(db->pager, db->roots.path_tree, path, len);
+  if (follows(db)) tree_tidy(db->pager, db->roots.suffix_tree, reversed(path, len, key), len);
+}

@@ -195,7 +195,8 @@ static void release(sdb *db) {
   mutex_destroy(&db->work);
   mutex_destroy(&db->bell_lock);
   mutex_destroy(&db->e.message_lock);
-  cond_destroy(&db->turn_done);
+  gate_destroy(&db->group_done[0]);
+  gate_destroy(&db->group_done[1]);
   cond_destroy(&db->claim_free);
   cond_destroy(&db->bell);
   mem_free(&e, db);
@@ -238,7 +239,8 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   mutex_init(&db->turn);
   mutex_init(&db->work);
   mutex_init(&db->bell_lock);
-  cond_init(&db->turn_done);
+  gate_init(&db->group_done[0]);
+  gate_init(&db->group_done[1]);
   cond_init(&db->claim_free);
   cond_init(&db->bell);
   int rc = open_parts(db);

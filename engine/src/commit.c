@@ -33,17 +33,40 @@ void note_unlogged(sdb *db) {
   if (!durable_waiting(db)) atomic_store(&db->lazy, true);
 }
 
+/* Takes the lead; `turn` is held. Everything appended before belongs to the group, whoever waits for it already. */
+static void lead_take(sdb *db) {
+  db->leader = true;
+  db->group ^= 1;
+  atomic_store(&db->group_end, UINT64_MAX);
+}
+
+static void lead_leave(sdb *db) {
+  db->leader = false;
+  gate_open(&db->group_done[db->group], true);
+  gate_open(&db->group_done[db->group ^ 1], atomic_load(&db->e.sync_failed)); /* one, to lead; all when nobody will lead again */
+}
+
+/* Waits, without `turn`, for the end of a group: of the one on its way when `member`, else of the one behind it. */
+static void group_wait(sdb *db, bool member) {
+  struct gate *gate = &db->group_done[member ? db->group : db->group ^ 1];
+  unsigned turn = gate_turn(gate);
+  mutex_unlock(&db->turn);
+  gate_wait(gate, turn);
+}
+
 void lead_begin(sdb *db) {
   mutex_lock(&db->turn);
-  while (db->leader) cond_wait(&db->turn_done, &db->turn);
-  db->leader = true;
+  while (db->leader) {
+    group_wait(db, false);
+    mutex_lock(&db->turn);
+  }
+  lead_take(db);
   mutex_unlock(&db->turn);
 }
 
 void lead_end(sdb *db) {
   mutex_lock(&db->turn);
-  db->leader = false;
-  cond_broadcast(&db->turn_done);
+  lead_leave(db);
   mutex_unlock(&db->turn);
 }
 
@@ -55,6 +78,7 @@ static int lead(sdb *db) {
   log_seal(db->log);
   db->unsynced_since_us = 0;
   uint64_t target = db->last_sequence;
+  atomic_store(&db->group_end, target);
   uint64_t version = pager_open_version_used(db->pager) ? pager_close_version(db->pager) : 0;
   pager_unlock(db->pager);
   log_own(db->log);
@@ -70,28 +94,25 @@ static int lead(sdb *db) {
 }
 
 int wait_durable(sdb *db, uint64_t sequence) {
-  if (atomic_load(&db->synced_sequence) >= sequence) return SDB_OK;
   int rc = SDB_OK;
-  mutex_lock(&db->turn);
-  while (atomic_load(&db->synced_sequence) < sequence) {
-    if (atomic_load(&db->e.sync_failed)) {
-      rc = env_fail(&db->e, SDB_SYNC_FAILED,
-                    "a write or sync failed; whether this commit survives is not known until the database is opened again");
-      break;
-    }
+  while (rc == SDB_OK && atomic_load(&db->synced_sequence) < sequence) {
+    if (atomic_load(&db->e.sync_failed))
+      return env_fail(&db->e, SDB_SYNC_FAILED,
+                      "a write or sync failed; whether this commit survives is not known until the database is opened again");
+    mutex_lock(&db->turn);
     if (db->leader) {
-      cond_wait(&db->turn_done, &db->turn);
+      group_wait(db, sequence <= atomic_load(&db->group_end));
       continue;
     }
-    db->leader = true;
+    if (atomic_load(&db->synced_sequence) >= sequence) {
+      mutex_unlock(&db->turn);
+      return SDB_OK;
+    }
+    lead_take(db);
     mutex_unlock(&db->turn);
     rc = lead(db);
-    mutex_lock(&db->turn);
-    db->leader = false;
-    cond_broadcast(&db->turn_done);
-    if (rc != SDB_OK) break;
+    lead_end(db);
   }
-  mutex_unlock(&db->turn);
   return rc;
 }
 

@@ -57,10 +57,13 @@ struct sdb {
   atomic_bool lazy;         /* visible to whoever looks: the open version holds only commits that wait for no sync */
   unsigned lazy_count;
 
-  /* Group commit. */
+  /* Group commit. Who waits belongs to the group that is on its way or to the one behind it: each has a gate of its own, so that
+   * the end of a group wakes its members and one of the next, who leads that. */
   struct mutex turn;
-  struct cond turn_done;
+  struct gate group_done[2];
+  unsigned group; /* which of them is on its way */
   bool leader;
+  _Atomic uint64_t group_end; /* last sequence in the group on its way; UINT64_MAX while it still takes members */
   _Atomic uint64_t synced_sequence;
   _Atomic uint64_t visible_sequence;
 

@@ -13,7 +13,14 @@
 #if SDB_THREADS
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <time.h>
+#ifdef __linux__
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 struct mutex {
   pthread_mutex_t m;
@@ -48,6 +55,43 @@ static inline void cond_wait_for(struct cond *c, struct mutex *m, uint64_t us) {
 }
 static inline void cond_signal(struct cond *c) { pthread_cond_signal(&c->c); }
 static inline void cond_broadcast(struct cond *c) { pthread_cond_broadcast(&c->c); }
+
+/* A gate that many pass at once. Who will wait reads its turn first (gate_turn), makes sure that there is a reason to wait, and
+ * waits until the turn is another; may return early. Unlike behind a condition nobody queues for a lock on the way out. */
+struct gate {
+  atomic_uint turn;
+#ifndef __linux__
+  struct mutex m;
+  struct cond c;
+#endif
+};
+static inline unsigned gate_turn(struct gate *g) { return atomic_load(&g->turn); }
+#ifdef __linux__
+static inline void gate_init(struct gate *g) { atomic_init(&g->turn, 0); }
+static inline void gate_destroy(struct gate *g) { (void)g; }
+static inline void gate_wait(struct gate *g, unsigned turn) {
+  syscall(SYS_futex, &g->turn, FUTEX_WAIT_PRIVATE, turn, NULL, NULL, 0);
+}
+static inline void gate_open(struct gate *g, bool all) {
+  atomic_fetch_add(&g->turn, 1);
+  syscall(SYS_futex, &g->turn, FUTEX_WAKE_PRIVATE, all ? INT_MAX : 1, NULL, NULL, 0);
+}
+#else
+static inline void gate_init(struct gate *g) { atomic_init(&g->turn, 0), mutex_init(&g->m), cond_init(&g->c); }
+static inline void gate_destroy(struct gate *g) { mutex_destroy(&g->m), cond_destroy(&g->c); }
+static inline void gate_wait(struct gate *g, unsigned turn) {
+  mutex_lock(&g->m);
+  if (atomic_load(&g->turn) == turn) cond_wait(&g->c, &g->m);
+  mutex_unlock(&g->m);
+}
+static inline void gate_open(struct gate *g, bool all) {
+  mutex_lock(&g->m);
+  atomic_fetch_add(&g->turn, 1);
+  if (all) cond_broadcast(&g->c);
+  else cond_signal(&g->c);
+  mutex_unlock(&g->m);
+}
+#endif
 static inline void thread_yield(void) { sched_yield(); }
 /* A number that differs between threads that run at the same time, mostly. */
 static inline uintptr_t thread_hint(void) { return (uintptr_t)pthread_self(); }
@@ -58,6 +102,14 @@ struct mutex {
 struct cond {
   char none;
 };
+struct gate {
+  char none;
+};
+static inline void gate_init(struct gate *g) { (void)g; }
+static inline void gate_destroy(struct gate *g) { (void)g; }
+static inline unsigned gate_turn(struct gate *g) { return (void)g, 0; }
+static inline void gate_wait(struct gate *g, unsigned turn) { (void)g, (void)turn; }
+static inline void gate_open(struct gate *g, bool all) { (void)g, (void)all; }
 static inline void mutex_init(struct mutex *m) { (void)m; }
 static inline void mutex_destroy(struct mutex *m) { (void)m; }
 static inline void mutex_lock(struct mutex *m) { (void)m; }

@@ -1,6 +1,16 @@
 # SPDX-License-Identifier: LGPL-3.0-or-later
-# Libraries from outside, found through pkg-config: PkgConfig::ZMQ, CZMQ, PROTOBUF_C, SODIUM, ISAL, SNAPPY, CHECK.
+# Libraries from outside, found through pkg-config: PkgConfig::ZMQ, CZMQ, PROTOBUF_C, SODIUM, ISAL, CHECK; and snappy_c.
 find_package(PkgConfig REQUIRED)
+
+# Snappy brings no pkg-config file, and in some editions no CMake package.
+find_library(SDB_SNAPPY_LIBRARY snappy)
+find_path(SDB_SNAPPY_INCLUDE snappy-c.h)
+if(NOT SDB_SNAPPY_LIBRARY OR NOT SDB_SNAPPY_INCLUDE)
+  message(FATAL_ERROR "The engine needs snappy (Debian: libsnappy-dev).")
+endif()
+add_library(snappy_c INTERFACE IMPORTED)
+set_target_properties(snappy_c PROPERTIES INTERFACE_LINK_LIBRARIES ${SDB_SNAPPY_LIBRARY}
+  INTERFACE_INCLUDE_DIRECTORIES ${SDB_SNAPPY_INCLUDE})
 
 # ISA-L computes CRC32C; without it the engine, alone, uses a table of its own.
 if(SDB_ISAL)

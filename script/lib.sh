@@ -7,7 +7,7 @@ cd "$root" || exit 1
 jobs=$(nproc)
 
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config libzmq3-dev libczmq-dev libprotobuf-c-dev protobuf-c-compiler
-  libsodium-dev libisal-dev check)
+  libsodium-dev libisal-dev libsnappy-dev check)
 test_packages=(g++ clang clang-format universal-ctags jq)
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then

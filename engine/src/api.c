@@ -26,6 +26,7 @@ void sdb_options_init(sdb_options *o) {
   *o = (sdb_options){.size = sizeof *o,
                      .create = true,
                      .use_mmap = true,
+                     .use_compression = true,
                      .threads = true,
                      .page_size = 8192,
                      .page_cache_size = 2048,
@@ -235,6 +236,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   db->options = o;
   db->read_only = o.read_only;
   db->free_scan = 1;
+  db->habit.limit = 63;
   mutex_init(&db->e.message_lock);
   mutex_init(&db->turn);
   mutex_init(&db->work);
@@ -287,7 +289,7 @@ bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o,
 static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
                      sdb_commit *out) {
   extent_writer *w;
-  int rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, len, len, &w);
+  int rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, len, len, db->options.use_compression, &w);
   if (rc != SDB_OK) return rc;
   rc = extent_write(w, data, len);
   if (rc == SDB_OK) rc = extent_end(w);
@@ -306,9 +308,14 @@ static bool room_made(sdb *db) {
 
 static int put_once(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
                     sdb_commit *out) {
-  if (!document_is_large(db, path_len, o, len)) return commit_put(db, path, path_len, data, len, o, out);
+  struct content packed;
+  content_pack(db, data, len, &packed);
+  bool large = document_is_large(db, path_len, o, packed.stored_len);
+  int rc = large ? SDB_OK : commit_put(db, path, path_len, data, &packed, o, out);
+  content_drop(db, &packed);
+  if (!large) return rc;
   pager_lock(db->pager);
-  int rc = commit_ready(db); /* refuse before anything is written */
+  rc = commit_ready(db); /* refuse before anything is written */
   pager_unlock(db->pager);
   return rc == SDB_OK ? put_large(db, path, path_len, data, len, o, out) : rc;
 }
@@ -344,10 +351,7 @@ int sdb_wait(sdb *db, uint64_t sequence) {
 /* Content of a record into `buf`, checked. */
 static int content_read(sdb *db, const record *r, void *buf) {
   if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, true);
-  if (crc32c_copy(0, buf, r->stored, r->size) == r->digest) return SDB_OK;
-  return env_fail(&db->e, SDB_CORRUPT,
-                  "the content of %.*s (version %u) does not match its digest; an older version may be readable",
-                  r->path_len < 80 ? (int)r->path_len : 80, (const char *)r->path, r->version);
+  return content_unpack(db, r, buf);
 }
 
 int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {

@@ -161,8 +161,7 @@ static int reader_fill(sdb_reader *r, const void *path, size_t path_len, uint32_
     return extent_open(&db->e, db->pager, &rec, &r->extent);
   }
   r->chunk_len = rec.size;
-  if (crc32c_copy(0, r->chunk, rec.stored, rec.size) == rec.digest) return SDB_OK;
-  return env_fail(&db->e, SDB_CORRUPT, "the content of a document (version %u) does not match its digest", rec.version);
+  return content_unpack(db, &rec, r->chunk);
 }
 
 int sdb_reader_open(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_reader **out) {
@@ -291,8 +290,9 @@ int sdb_writer_open(sdb *db, const void *path, size_t path_len, uint64_t size_hi
     memcpy(w->token, w->options.token, 16);
     w->options.token = w->token;
   }
-  if (size_hint != SDB_UNKNOWN_SIZE && document_is_large(db, path_len, &w->options, size_hint))
-    rc = extent_begin(&db->e, db->pager, path, w->path_len, size_hint, size_hint, &w->extent);
+  bool open_end = size_hint == SDB_UNKNOWN_SIZE || (db->options.use_compression && size_hint <= SDB_CHUNK);
+  if (!open_end && document_is_large(db, path_len, &w->options, size_hint)) /* else the end tells whether it is large */
+    rc = extent_begin(&db->e, db->pager, path, w->path_len, size_hint, size_hint, db->options.use_compression, &w->extent);
   if (rc != SDB_OK) {
     sdb_writer_abort(w);
     return rc;
@@ -314,7 +314,8 @@ static int gather_more(sdb_writer *w, const void *data, size_t len) {
 /* From memory into an extent. */
 static int become_large(sdb_writer *w, uint64_t size) {
   sdb *db = w->db;
-  int rc = extent_begin(&db->e, db->pager, w->path, w->path_len, size, db->options.max_document_size, &w->extent);
+  int rc = extent_begin(&db->e, db->pager, w->path, w->path_len, size, db->options.max_document_size, db->options.use_compression,
+                        &w->extent);
   if (rc == SDB_OK) rc = extent_write(w->extent, w->gather, w->gathered);
   mem_free(&db->e, w->gather);
   w->gather = NULL;
@@ -344,11 +345,14 @@ int sdb_writer_commit(sdb_writer *w, sdb_commit *commit) {
   if (rc == SDB_OK && w->size != SDB_UNKNOWN_SIZE && size != w->size)
     rc = env_fail(&db->e, SDB_INVALID, "the document has %llu bytes, but %llu were announced", (unsigned long long)size,
                   (unsigned long long)w->size);
-  if (rc == SDB_OK && !w->extent && document_is_large(db, w->path_len, &w->options, size)) rc = become_large(w, size);
+  struct content packed = {0};
+  if (rc == SDB_OK && !w->extent) content_pack(db, w->gather, w->gathered, &packed);
+  if (rc == SDB_OK && !w->extent && document_is_large(db, w->path_len, &w->options, packed.stored_len)) rc = become_large(w, size);
   if (rc == SDB_OK && w->extent) rc = extent_end(w->extent);
   if (rc == SDB_OK)
     rc = w->extent ? commit_large(db, w->path, w->path_len, w->extent, &w->options, commit)
-                   : commit_put(db, w->path, w->path_len, w->gather, w->gathered, &w->options, commit);
+                   : commit_put(db, w->path, w->path_len, w->gather, &packed, &w->options, commit);
+  content_drop(db, &packed);
   if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
   sdb_writer_abort(w);
   return rc;

@@ -148,7 +148,7 @@ static int check_version(struct check *c, uint64_t document, const table_entry *
     if (rc != SDB_OK || named != document) tell(c, "the path of document %llu does not lead to it", (unsigned long long)document);
   }
   if (r.flags & RECORD_LARGE) return check_extent(c, &r);
-  if (crc32c(0, r.stored, r.stored_len) != r.digest)
+  if (content_unpack(c->db, &r, c->chunk) != SDB_OK)
     tell(c, "version %u of document %llu does not match its digest", version, (unsigned long long)document);
   return SDB_OK;
 }

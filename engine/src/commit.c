@@ -353,14 +353,16 @@ static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_p
   return d == SDB_DURABLE ? wait_durable(db, seen) : refuse(db, SDB_OK, seen);
 }
 
-int commit_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
+int commit_put(sdb *db, const void *path, size_t path_len, const void *data, const struct content *packed, const sdb_put_options *o,
                sdb_commit *out) {
   struct change c;
   bool repeated = false;
   change_init(&c, path, path_len, o);
-  c.r.size = c.r.stored_len = (uint32_t)len;
-  c.r.stored = data;
-  c.r.digest = crc32c(0, data, len);
+  c.r.flags |= packed->flags;
+  c.r.size = (uint32_t)packed->size;
+  c.r.stored = packed->stored;
+  c.r.stored_len = (uint32_t)packed->stored_len;
+  c.r.digest = crc32c(0, data, packed->size);
   c.r.total = (uint32_t)record_measure(&c.r);
   pager_lock(db->pager);
   c.slot = pager_enter(db->pager);
@@ -404,7 +406,7 @@ int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, c
   bool repeated = false;
   uint8_t stored[8 + 8 * MAX_RUNS];
   change_init(&c, path, path_len, o);
-  c.r.flags |= RECORD_LARGE;
+  c.r.flags |= RECORD_LARGE | (extent_packed(w) ? RECORD_SNAPPY : 0);
   c.r.size = (uint32_t)extent_written(w);
   c.r.digest = extent_digest(w);
   c.r.stored = stored;

@@ -10,6 +10,7 @@
 #ifndef SDB_DB_H
 #define SDB_DB_H
 
+#include "compress.h"
 #include "extent.h"
 #include "heap.h"
 #include "log.h"
@@ -89,6 +90,7 @@ struct sdb {
   bool log_damaged;
   uint64_t recovered;
   struct counters n;
+  compress_habit habit; /* of small contents */
 };
 
 /* --- document.c: finding and reading versions ----------------------------------------------------------------------------------
@@ -104,6 +106,27 @@ int absent(sdb *db, int code);
 /* A version by its table entry. */
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
 void info_fill(sdb_info *info, const record *r, const table_entry *entry);
+
+/* --- document_content.c: small contents ------------------------------------------------------------------------------------------
+ */
+
+enum { CONTENT_NEAR = 2048 };
+/* A content as it would stand in a record. */
+struct content {
+  const void *stored; /* the caller's bytes, or packed ones */
+  size_t size, stored_len;
+  uint16_t flags; /* RECORD_SNAPPY or none */
+  void *memory;
+  uint8_t near[CONTENT_NEAR];
+};
+/* Compresses where it pays; else, and on a shortage of memory, the caller's bytes stay as they are. */
+void content_pack(sdb *db, const void *data, size_t len, struct content *c);
+void content_drop(sdb *db, struct content *c);
+/* The content of a record that is not large into `buf` (r->size bytes), its digest compared. */
+int content_unpack(sdb *db, const record *r, void *buf);
+
+/* --- Reads -----------------------------------------------------------------------------------------------------------------------
+ */
 
 /* A read: enters the pager, makes waiting commits visible, and says which state it sees. */
 typedef struct reading {
@@ -162,7 +185,9 @@ void document_number_return(sdb *db, uint64_t number);
 
 /* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
 int commit_ready(sdb *db);
-int commit_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out);
+/* `data` is the content as given, `packed` as it will be stored. */
+int commit_put(sdb *db, const void *path, size_t path_len, const void *data, const struct content *packed, const sdb_put_options *o,
+               sdb_commit *out);
 int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, const sdb_put_options *o, sdb_commit *out);
 int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out);
 /* Returns when everything up to `sequence` is durable and visible. */

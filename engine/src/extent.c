@@ -4,12 +4,17 @@
  * A crash at any time is harmless: until a synced log record names the runs, no bitmap on disk calls them used (I3), and everything
  * they hold is synced before that record is written (I4). Bytes are written once; only the head waits for the end, because the
  * checksums, and who this is, are known only then.
+ *
+ * Chunks are written in parts of four. The first chunk of a part is the probe: when compressing it pays, the chunks of the part are
+ * stored one behind the other in as little room as each takes; else the part goes out from the caller's memory as it is.
  */
 #include "extent.h"
 
 #include "codec.h"
+#include "compress.h"
 
-enum { HEAD_FIXED = 112, SYNC_BYTES = 2 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8 };
+enum { HEAD_FIXED = 112, SYNC_BYTES = 2 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8, PART_CHUNKS = 4, PARTS_UNTRIED = 15 };
+#define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
 
 struct extent_writer {
   env *e;
@@ -20,6 +25,7 @@ struct extent_writer {
   uint64_t size;       /* announced, or SDB_UNKNOWN_SIZE */
   uint64_t most;
   uint64_t written;  /* content bytes taken */
+  uint64_t stored;   /* bytes that their chunks take */
   uint64_t capacity; /* bytes of all runs */
   uint64_t unsynced;
   uint32_t digest;
@@ -28,6 +34,9 @@ struct extent_writer {
   uint32_t chunks;
   uint8_t *chunk; /* the chunk being filled */
   size_t chunk_len;
+  uint8_t *part; /* chunks as they are stored; NULL: none is compressed */
+  compress_habit habit;
+  bool packed; /* some chunk is compressed */
   uint16_t path_len;
   bool kept;
   uint8_t path[SDB_MAX_PATH];
@@ -39,7 +48,12 @@ struct extent_reader {
   run_list list;
   uint32_t chunks;
   uint64_t size;
-  uint8_t table[]; /* chunk table */
+  uint8_t *stored; /* a chunk as it is stored; NULL: all are stored as they are */
+  struct chunk {
+    uint64_t offset; /* in the string of runs */
+    uint32_t crc, len;
+    bool snappy;
+  } table[];
 };
 
 static uint32_t chunk_count(uint64_t size) { return (uint32_t)((size + SDB_CHUNK - 1) / SDB_CHUNK); }
@@ -112,13 +126,16 @@ static void give_back_from(extent_writer *w, uint64_t bytes) {
   w->capacity = total << bits;
 }
 
-int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, extent_writer **out) {
+int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, bool compress,
+                 extent_writer **out) {
   extent_writer *w = mem_new(e, sizeof *w);
   if (!w) return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
   w->e = e;
   w->p = p;
   w->chunk = mem_alloc(e, SDB_CHUNK);
-  if (!w->chunk) {
+  w->habit.limit = PARTS_UNTRIED;
+  if (compress) w->part = mem_alloc(e, PART_CHUNKS * compress_room(SDB_CHUNK));
+  if (!w->chunk || (compress && !w->part)) {
     extent_drop(w);
     return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
   }
@@ -177,33 +194,55 @@ static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, 
   return for_pieces(w->p, &w->list, offset, len, write_piece, &wp);
 }
 
-/* Notes the checksums of whole chunks (and a last part) that are about to be written from `data`. */
-static int note_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
-  uint32_t more = chunk_count(len);
+/* Enters the next chunk into the table: the content `data`, and what will stand on the device. */
+static void note_chunk(extent_writer *w, const uint8_t *data, size_t len, const uint8_t *stored, size_t stored_len) {
+  uint8_t *entry = w->table + 8 * (size_t)w->chunks++;
+  put32(entry, crc32c(0, stored, stored_len));
+  put32(entry + 4, (uint32_t)stored_len | (stored == data ? 0 : CHUNK_SNAPPY));
+  w->digest = crc32c(w->digest, data, len);
+  w->packed |= stored != data;
+}
+
+static int chunks_reserve(extent_writer *w, uint32_t more) {
   void *table = w->table;
   if (!mem_reserve(w->e, &table, &w->table_cap, w->chunks + more, 8))
     return env_fail(w->e, SDB_NO_MEMORY, "out of memory for a chunk table");
   w->table = table;
-  for (; len > 0; w->chunks++) {
-    size_t part = len < SDB_CHUNK ? (size_t)len : SDB_CHUNK;
-    put32(w->table + 8 * (size_t)w->chunks, crc32c(0, data, part));
-    put32(w->table + 8 * (size_t)w->chunks + 4, (uint32_t)part);
-    w->digest = crc32c(w->digest, data, part);
-    data += part;
-    len -= part;
-  }
   return SDB_OK;
+}
+
+/* The chunks of `data` into w->part, those that do not compress as they are; returns the bytes there, 0: the first does not pay. */
+static size_t pack(extent_writer *w, const uint8_t *data, size_t len) {
+  compress_habit within = {.limit = 0}; /* each chunk of a part that pays is tried */
+  size_t used = 0;
+  for (size_t at = 0; w->part && at < len; at += SDB_CHUNK) {
+    size_t n = len - at < SDB_CHUNK ? len - at : SDB_CHUNK;
+    size_t stored = compress_block(at == 0 ? &w->habit : &within, data + at, n, w->part + used);
+    if (!stored && at == 0) break;
+    if (!stored) memcpy(w->part + used, data + at, n);
+    note_chunk(w, data + at, n, stored ? w->part + used : data + at, stored ? stored : n);
+    used += stored ? stored : n;
+  }
+  return used;
 }
 
 static int put_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
   while (len > 0) { /* in parts small enough that the bytes are still in the cache when they are written */
-    uint64_t part = len < 4 * SDB_CHUNK ? len : 4 * SDB_CHUNK;
-    uint64_t offset = w->list.head_len + (uint64_t)w->chunks * SDB_CHUNK;
-    int rc = note_chunks(w, data, part);
-    if (rc == SDB_OK) rc = write_string(w, offset, data, part);
+    size_t n = len < PART_CHUNKS * SDB_CHUNK ? (size_t)len : PART_CHUNKS * SDB_CHUNK;
+    int rc = chunks_reserve(w, chunk_count(n));
     if (rc != SDB_OK) return rc;
-    data += part;
-    len -= part;
+    size_t stored = pack(w, data, n);
+    bool raw = stored == 0;
+    for (size_t at = 0; raw && at < n; at += SDB_CHUNK) {
+      size_t one = n - at < SDB_CHUNK ? n - at : SDB_CHUNK;
+      note_chunk(w, data + at, one, data + at, one);
+    }
+    if (raw) stored = n;
+    rc = write_string(w, w->list.head_len + w->stored, raw ? data : w->part, stored);
+    if (rc != SDB_OK) return rc;
+    w->stored += stored;
+    data += n;
+    len -= n;
   }
   return SDB_OK;
 }
@@ -243,7 +282,7 @@ int extent_end(extent_writer *w) {
                     (unsigned long long)w->size);
   int rc = w->chunk_len ? put_chunks(w, w->chunk, w->chunk_len) : SDB_OK;
   w->chunk_len = 0;
-  if (rc == SDB_OK) give_back_from(w, w->list.head_len + w->written);
+  if (rc == SDB_OK) give_back_from(w, w->list.head_len + w->stored);
   return rc;
 }
 
@@ -279,6 +318,7 @@ int extent_seal(extent_writer *w, const record *r) {
 
 uint64_t extent_written(const extent_writer *w) { return w->written; }
 uint32_t extent_digest(const extent_writer *w) { return w->digest; }
+bool extent_packed(const extent_writer *w) { return w->packed; }
 const run_list *extent_runs(const extent_writer *w) { return &w->list; }
 void extent_keep(extent_writer *w) { w->kept = true; }
 
@@ -287,6 +327,7 @@ void extent_drop(extent_writer *w) {
   if (!w->kept && w->list.count) give_back_from(w, 0);
   mem_free(w->e, w->table);
   mem_free(w->e, w->chunk);
+  mem_free(w->e, w->part);
   mem_free(w->e, w);
 }
 
@@ -324,11 +365,12 @@ static int list_of(env *e, pager *p, const record *r, run_list *l) {
       rc = SDB_CORRUPT;
     bytes += (uint64_t)l->runs[i].count << pager_geometry(p)->page_bits;
   }
-  if (rc == SDB_OK && bytes < (uint64_t)l->head_len + r->size) rc = SDB_CORRUPT;
+  if (rc == SDB_OK && bytes < l->head_len + (r->flags & RECORD_SNAPPY ? 0ull : r->size)) rc = SDB_CORRUPT;
   return rc == SDB_OK ? SDB_OK : env_fail(e, SDB_CORRUPT, "a large document names impossible runs of pages; restore a copy");
 }
 
-int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
+/* The content is stored as it is: no chunk needs looking at. */
+static int read_plain(env *e, pager *p, const record *r, void *buf, bool check) {
   run_list l;
   struct read_piece rp = {.p = p, .to = buf, .check = check};
   int rc = list_of(e, p, r, &l);
@@ -338,46 +380,92 @@ int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
   return rc;
 }
 
+int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
+  extent_reader *x;
+  uint32_t digest = 0;
+  uint8_t *to = buf;
+  if (!(r->flags & RECORD_SNAPPY)) return read_plain(e, p, r, buf, check);
+  int rc = extent_open(e, p, r, &x);
+  if (rc != SDB_OK) return rc;
+  for (uint32_t i = 0; rc == SDB_OK && i < x->chunks; i++) {
+    size_t len = 0;
+    rc = extent_chunk(x, i, to, &len);
+    if (check) digest = crc32c(digest, to, len);
+    to += len;
+  }
+  extent_close(x);
+  if (rc == SDB_OK && check && digest != r->digest)
+    rc = env_fail(e, SDB_CORRUPT, "the content of a large document (%u bytes) does not match its digest", r->size);
+  return rc;
+}
+
+static uint32_t chunk_size(const extent_reader *x, uint32_t index) {
+  uint64_t left = x->size - (uint64_t)index * SDB_CHUNK;
+  return left < SDB_CHUNK ? (uint32_t)left : SDB_CHUNK;
+}
+
+/* Where each chunk stands. False: lengths that cannot be. */
+static bool take_table(extent_reader *x, const uint8_t *table, uint64_t capacity) {
+  uint64_t offset = x->list.head_len;
+  for (uint32_t i = 0; i < x->chunks; i++) {
+    uint32_t says = get32(table + 8 * (size_t)i + 4), size = chunk_size(x, i);
+    struct chunk *c = &x->table[i];
+    *c = (struct chunk){offset, get32(table + 8 * (size_t)i), says & ~CHUNK_SNAPPY, (says & CHUNK_SNAPPY) != 0};
+    if (c->len == 0 || (c->snappy ? c->len >= size : c->len != size)) return false;
+    offset += c->len;
+  }
+  return offset <= capacity;
+}
+
+static bool head_good(const extent_reader *x, const record *r, const uint8_t *head) {
+  uint64_t tables = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * x->list.count + 8ull * x->chunks;
+  return x->list.head_len >= tables && unit_valid(head, x->list.head_len, x->list.runs[0].start) && head[4] == PAGE_EXTENT &&
+         memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version && get32(head + 84) == r->size &&
+         get16(head + 92) == r->path_len && get32(head + 96) == x->chunks && get32(head + 100) == x->list.count;
+}
+
+static int read_head(extent_reader *x, const record *r) {
+  uint8_t *head = mem_alloc(x->e, x->list.head_len);
+  struct read_piece rp = {.p = x->p, .to = head};
+  uint64_t capacity = 0;
+  if (!head) return env_fail(x->e, SDB_NO_MEMORY, "out of memory for reading a large document");
+  for (uint32_t i = 0; i < x->list.count; i++) capacity += (uint64_t)x->list.runs[i].count << pager_geometry(x->p)->page_bits;
+  int rc = for_pieces(x->p, &x->list, 0, x->list.head_len, read_piece, &rp);
+  const uint8_t *table = head + HEAD_FIXED + align_up(r->path_len, 8) + 8ull * x->list.count;
+  if (rc == SDB_OK && (!head_good(x, r, head) || !take_table(x, table, capacity)))
+    rc = env_fail(x->e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
+                  x->list.runs[0].start);
+  mem_free(x->e, head);
+  return rc;
+}
+
 int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
   run_list l;
   int rc = list_of(e, p, r, &l);
   if (rc != SDB_OK) return rc;
   uint32_t chunks = chunk_count(r->size);
-  uint8_t *head = mem_alloc(e, l.head_len ? l.head_len : 1);
-  extent_reader *x = mem_new(e, sizeof *x + 8 * (size_t)chunks);
-  struct read_piece rp = {.p = p, .to = head};
-  if (!head || !x) rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
-  if (rc == SDB_OK) rc = for_pieces(p, &l, 0, l.head_len, read_piece, &rp);
-  if (rc == SDB_OK) {
-    uint64_t at = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * l.count;
-    bool good = l.head_len >= at + 8ull * chunks && unit_valid(head, l.head_len, l.runs[0].start) && head[4] == PAGE_EXTENT;
-    good = good && memcmp(head + 64, r->id, 16) == 0 && get32(head + 84) == r->size && get16(head + 92) == r->path_len &&
-           get32(head + 96) == chunks && get32(head + 100) == l.count;
-    if (good) memcpy(x->table, head + at, 8 * (size_t)chunks);
-    else
-      rc = env_fail(e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
-                    l.runs[0].start);
-  }
-  mem_free(e, head);
-  if (rc != SDB_OK) {
-    mem_free(e, x);
-    return rc;
-  }
+  extent_reader *x = mem_new(e, sizeof *x + chunks * sizeof x->table[0]);
+  if (!x) return env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
   x->e = e;
   x->p = p;
   x->list = l;
   x->chunks = chunks;
   x->size = r->size;
-  *out = x;
-  return SDB_OK;
+  if (r->flags & RECORD_SNAPPY && !(x->stored = mem_alloc(e, SDB_CHUNK)))
+    rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
+  if (rc == SDB_OK) rc = read_head(x, r);
+  if (rc == SDB_OK) *out = x;
+  else extent_close(x);
+  return rc;
 }
 
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
-  uint64_t offset = (uint64_t)index * SDB_CHUNK;
-  size_t n = x->size - offset < SDB_CHUNK ? (size_t)(x->size - offset) : SDB_CHUNK;
-  struct read_piece rp = {.p = x->p, .to = buf, .check = true};
-  int rc = for_pieces(x->p, &x->list, x->list.head_len + offset, n, read_piece, &rp);
-  if (rc == SDB_OK && (rp.crc != get32(x->table + 8 * (size_t)index) || get32(x->table + 8 * (size_t)index + 4) != n))
+  const struct chunk *c = &x->table[index];
+  struct read_piece rp = {.p = x->p, .to = c->snappy ? x->stored : buf, .check = true};
+  size_t n = chunk_size(x, index);
+  if (c->snappy && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
+  int rc = for_pieces(x->p, &x->list, c->offset, c->len, read_piece, &rp);
+  if (rc == SDB_OK && (rp.crc != c->crc || (c->snappy && !compress_undo(x->stored, c->len, buf, n))))
     rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index,
                   x->list.runs[0].start);
   if (rc == SDB_OK) *len = n;
@@ -387,5 +475,7 @@ int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
 uint32_t extent_chunks(const extent_reader *x) { return x->chunks; }
 
 void extent_close(extent_reader *x) {
-  if (x) mem_free(x->e, x);
+  if (!x) return;
+  mem_free(x->e, x->stored);
+  mem_free(x->e, x);
 }

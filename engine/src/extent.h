@@ -3,7 +3,7 @@
  * Layout: docs/file-format.md, section 7.
  *
  *     runs on the device       | run 0               | run 1      | run 2  |
- *     one string of bytes      | head: identity, path, runs, chunk table | chunk 0 (64 KB) | chunk 1 | ... | last |
+ *     one string of bytes      | head: identity, path, runs, chunk table | chunk 0 (of 64 KB) | chunk 1 | ... | last |
  */
 #ifndef SDB_EXTENT_H
 #define SDB_EXTENT_H
@@ -12,8 +12,10 @@
 
 typedef struct extent_writer extent_writer;
 
-/* Begins a content for that path. `size` is exact, or SDB_UNKNOWN_SIZE (then at most `most` bytes will come). Reserves space. */
-int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, extent_writer **w);
+/* Begins a content for that path. `size` is exact, or SDB_UNKNOWN_SIZE (then at most `most` bytes will come). `compress`: chunks
+ * are stored compressed where it pays. Reserves space. */
+int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, bool compress,
+                 extent_writer **w);
 /* Appends content. SDB_FULL, SDB_IO, SDB_TOO_LARGE (more than was announced), SDB_NO_MEMORY. */
 int extent_write(extent_writer *w, const void *data, size_t len);
 /* Writes the last chunk and gives back space that was not needed; no more content after it. */
@@ -22,6 +24,8 @@ int extent_end(extent_writer *w);
 int extent_seal(extent_writer *w, const record *r);
 uint64_t extent_written(const extent_writer *w);
 uint32_t extent_digest(const extent_writer *w);
+/* Some chunk is compressed: the record must say so (RECORD_SNAPPY). */
+bool extent_packed(const extent_writer *w);
 const run_list *extent_runs(const extent_writer *w);
 /* The commit took the runs over. */
 void extent_keep(extent_writer *w);

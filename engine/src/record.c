@@ -17,7 +17,8 @@ static uint64_t sections_size(const record *r) {
 }
 
 uint64_t record_measure(const record *r) {
-  return align_up(RECORD_HEAD + r->path_len + (r->flags & ~RECORD_LARGE ? sections_size(r) : 0) + (uint64_t)r->stored_len, 8);
+  return align_up(
+      RECORD_HEAD + r->path_len + (r->flags & ~(RECORD_LARGE | RECORD_SNAPPY) ? sections_size(r) : 0) + (uint64_t)r->stored_len, 8);
 }
 
 static uint8_t *append(uint8_t *at, const void *bytes, size_t len) {
@@ -62,7 +63,7 @@ void record_write(uint8_t *to, const record *r) {
   to[43] = RECORD_MARK;
   put32(to + 44, r->stored_len);
   uint8_t *at = append(to + RECORD_HEAD, r->path, r->path_len);
-  if (r->flags & ~RECORD_LARGE) at = write_sections(at, r);
+  if (r->flags & ~(RECORD_LARGE | RECORD_SNAPPY)) at = write_sections(at, r);
   size_t covered = (size_t)(at - to);
   at = append(at, r->stored, r->stored_len);
   if (r->flags & RECORD_LARGE) covered = (size_t)(at - to); /* runs are part of the head: no digest covers them */
@@ -126,6 +127,12 @@ static bool take_sections(struct rest *rest, record *r) {
   return true;
 }
 
+/* What reserves room for a content may rely on it. */
+static bool size_possible(const record *r) {
+  if (r->flags & RECORD_LARGE) return r->size <= SDB_MAX_DOCUMENT;
+  return r->flags & RECORD_SNAPPY ? r->size > r->stored_len && r->size <= SDB_CHUNK : r->size == r->stored_len;
+}
+
 int record_parse(record *r, const uint8_t *from, size_t limit) {
   if (limit < RECORD_HEAD || from[43] != RECORD_MARK) return SDB_CORRUPT;
   r->flags = get16(from + 38);
@@ -136,7 +143,7 @@ int record_parse(record *r, const uint8_t *from, size_t limit) {
   if (r->flags & ~RECORD_KNOWN_FLAGS || r->path_len < 1 || r->path_len > SDB_MAX_PATH) return SDB_CORRUPT;
   if (limit - RECORD_HEAD < r->path_len) return SDB_CORRUPT;
   struct rest rest = {r->path + r->path_len, limit - RECORD_HEAD - r->path_len};
-  if (r->flags & ~RECORD_LARGE && !take_sections(&rest, r)) return SDB_CORRUPT;
+  if (r->flags & ~(RECORD_LARGE | RECORD_SNAPPY) && !take_sections(&rest, r)) return SDB_CORRUPT;
   size_t head = (size_t)(rest.at - from);
   uint64_t total = align_up((uint64_t)head + r->stored_len, 8);
   if (total > limit) return SDB_CORRUPT;
@@ -150,7 +157,7 @@ int record_parse(record *r, const uint8_t *from, size_t limit) {
   r->time_ms = get48(from + 32);
   r->kept = from[42];
   r->stored = from + head;
-  if (r->version == 0 || (!(r->flags & RECORD_LARGE) && r->size != r->stored_len)) return SDB_CORRUPT;
+  if (r->version == 0 || !size_possible(r)) return SDB_CORRUPT;
   return SDB_OK;
 }
 

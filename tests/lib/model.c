@@ -72,10 +72,20 @@ static uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
+/* One in four contents is noise, two are made of few words, and one changes between the two: what compression sees differs. */
+static bool of_words(uint64_t seed, uint64_t offset) {
+  switch (mix(seed) % 4) {
+    case 0: return false;
+    case 1: return offset / 40000 % 2 == 0;
+    default: return true;
+  }
+}
+
 void model_content(uint64_t seed, uint64_t offset, void *buf, size_t len) {
   uint8_t *p = buf;
   while (len > 0) {
     uint64_t word = mix(seed + (offset / 8 + 1) * 0x9E3779B97F4A7C15u);
+    if (of_words(seed, offset / 8 * 8)) word = mix(word % 16) & 0x3F3F3F3F3F3F3F3Fu;
     size_t start = (size_t)(offset % 8), n = len < 8 - start ? len : 8 - start;
     memcpy(p, (uint8_t *)&word + start, n);
     p += n, offset += n, len -= n;

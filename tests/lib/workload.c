@@ -104,6 +104,7 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
   w->large_limit = 200000;
   w->profile = (profile)below(w, PROFILES);
   choose_profile(w);
+  w->options.use_compression = below(w, 4) != 0;
   w->model = model_new(w->options.versions_to_keep);
 }
 

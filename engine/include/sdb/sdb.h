@@ -106,6 +106,8 @@ typedef struct sdb_options {
   bool create;                       /* true: make the database when the file does not exist */
   bool read_only;                    /* false */
   bool use_mmap;                     /* true: read clean pages through a mapping where the storage has one */
+  bool use_compression;              /* true: contents written from now on are stored compressed (snappy) where that pays; each says
+                                        itself whether it is, so it may differ from open to open */
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
   uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */

@@ -138,6 +138,11 @@ int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain);
  * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock, inside enter/leave. */
 int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number);
 
+/* A copy of the last complete checkpoint is being made: what it reaches is not used again until thawed, whatever is freed
+ * meanwhile. Nests. Under the lock. */
+void pager_freeze(pager *p);
+void pager_thaw(pager *p);
+
 /* --- Looking at it ------------------------------------------------------------------------------------------------------------ */
 
 const header *pager_header(const pager *p); /* of the last complete checkpoint. Under the lock */

@@ -149,6 +149,8 @@ struct pager {
   uint32_t single_hint; /* where the last single page was found */
   uint32_t number_hint; /* no free logical page below */
   struct run_queue limbo, cooling;
+  unsigned frozen;         /* copies being made */
+  uint64_t frozen_version; /* what later versions free waits for them */
   struct delta *deltas;
   size_t delta_count, delta_cap;
 

@@ -410,11 +410,11 @@ void space_release(pager *p, run r, uint64_t version) {
 }
 
 /* A page written ahead of a checkpoint and superseded before one named it (`used` says so, being the state of both slots while no
- * checkpoint runs) need not wait for the next. */
+ * checkpoint runs) need not wait for the next. A copy being made may stand for an older one, which did name it. */
 void space_release_page(pager *p, uint32_t place, uint64_t version) {
   struct bitmap *b;
   uint32_t bit;
-  bool named = p->cp.active || bitmap_get(p, place, &b, &bit) != SDB_OK || bit_get(b->used, bit);
+  bool named = p->cp.active || p->frozen || bitmap_get(p, place, &b, &bit) != SDB_OK || bit_get(b->used, bit);
   if (named) space_release(p, (run){place, 1}, version);
   else queue_push(p, &p->cooling, (struct limbo_run){{place, 1}, epoch_advance(p)});
 }
@@ -429,6 +429,7 @@ bool pager_refused(const pager *p) { return p->refused; }
 void space_reclaim(pager *p) {
   uint64_t bound = pins_oldest(p);
   if (p->checkpoint_version < bound) bound = p->checkpoint_version;
+  if (p->frozen && p->frozen_version < bound) bound = p->frozen_version;
   struct run_queue *q = &p->limbo;
   if (q->head < q->count && q->items[q->head].version <= bound) {
     uint64_t stamp = epoch_advance(p);
@@ -439,6 +440,16 @@ void space_reclaim(pager *p) {
   if (q->head == q->count) return;
   uint64_t oldest = epoch_oldest(p);
   while (q->head < q->count && q->items[q->head].version < oldest) space_unreserve(p, q->items[q->head++].r);
+}
+
+/* A later copy may hold more than it needs while an earlier one goes on; never less. */
+void pager_freeze(pager *p) {
+  if (p->frozen++ == 0) p->frozen_version = p->checkpoint_version;
+}
+
+void pager_thaw(pager *p) {
+  p->frozen--;
+  space_reclaim(p);
 }
 
 void space_fold(pager *p) {

@@ -309,7 +309,7 @@ static bool operate(workload *w) {
     case 6: return make_durable(w, "flush", sdb_flush(w->db));
     case 7: return make_durable(w, "checkpoint", sdb_checkpoint(w->db));
     case 8: return step(w);
-    case 9: return reopen(w);
+    case 9: return w->stay_open || reopen(w);
     default: return look(w, path, path_len);
   }
 }

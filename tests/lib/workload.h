@@ -41,6 +41,7 @@ typedef struct workload {
   unsigned paths;       /* size of the universe of paths */
   uint32_t large_limit; /* no content is longer */
   bool stopped;         /* the device died */
+  bool stay_open;       /* somebody else uses the handle too: it is not closed in between */
   const char *doing;    /* the last operation */
   char message[256];    /* of the engine's last sdb_open */
   char why[1400];

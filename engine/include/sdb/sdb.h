@@ -72,7 +72,9 @@ extern "C" {
   X(SDB_DENIED, -15, "permission denied")                                                                                          \
   X(SDB_SMALL_BUFFER, -16, "the buffer is too small for the document")                                                             \
   X(SDB_END, -17, "there is nothing further")                                                                                      \
-  X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")
+  X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")                                                          \
+  X(SDB_CANCELLED, -19, "the caller cancelled it")                                                                                 \
+  X(SDB_EXISTS, -20, "the destination exists already and was left as it is")
 
 enum {
 #define SDB_X(name, value, text) name = value,

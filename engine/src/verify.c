@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* verify.c - is a closed database whole? First what needs no key: slots, fixed parts, every page that the map names, and map
+ * against bitmap. Then, where it opens, what check.c proves.
+ */
+#include <stdio.h>
+
+#include "db.h"
+#include "image.h"
+#include "sdb/care.h"
+
+struct verify {
+  env *e;
+  image *im;
+  void (*problem)(void *user, const char *sentence);
+  void *user;
+  sdb_verify_report *report;
+  uint8_t *named; /* a bit a physical page: the map names it */
+  uint8_t *used;  /* ... a bitmap calls it used */
+  uint8_t *page;
+  bool whole_map, whole_bitmap;
+};
+
+__attribute__((format(printf, 2, 3))) static void tell(struct verify *v, const char *format, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  v->report->problems++;
+  if (v->problem) v->problem(v->user, text);
+}
+
+static bool bit(const uint8_t *bits, uint64_t i) { return bits[i >> 3] >> (i & 7) & 1; }
+static void set(uint8_t *bits, uint64_t i) { bits[i >> 3] |= (uint8_t)(1u << (i & 7)); }
+
+static void verify_page(struct verify *v, uint64_t number, uint32_t place, uint8_t kind) {
+  const geometry *g = &v->im->g;
+  if (place >= v->im->head.pages_total || image_page_fixed(g, place))
+    tell(v, "page %llu stands at physical page %u, where nothing can stand", (unsigned long long)number, place);
+  else if (bit(v->named, place))
+    tell(v, "page %llu stands at physical page %u, which another page uses too", (unsigned long long)number, place);
+  else {
+    set(v->named, place);
+    v->report->pages++;
+    if (image_read(v->im, page_offset(g, place), v->page, g->page_size) != SDB_OK)
+      tell(v, "page %llu cannot be read at physical page %u", (unsigned long long)number, place);
+    else if (!unit_valid(v->page, g->page_size, (uint32_t)number) || page_kind(v->page) != kind)
+      tell(v, "page %llu at physical page %u does not match its checksum or name", (unsigned long long)number, place);
+  }
+}
+
+static int verify_part(void *user, const part *p) {
+  struct verify *v = user;
+  const geometry *g = &v->im->g;
+  if (!p->bytes) {
+    if (p->kind != PART_BITMAP) v->whole_map = false;
+    if (p->kind != PART_MAP) v->whole_bitmap = false;
+    tell(v, "%s %u of group %u at offset %llu does not match its checksum", part_name(p->kind), p->index, p->group,
+         (unsigned long long)p->offset);
+    return SDB_OK;
+  }
+  if (p->kind == PART_MAP) {
+    for (uint32_t i = 0; i < g->chunk_words; i++) {
+      uint64_t w = get64(p->bytes + 8 * (size_t)i), number = part_first_word(g, p) + i;
+      if (w) verify_page(v, number, (uint32_t)w, (uint8_t)(w >> 32));
+    }
+  } else if (p->kind == PART_BITMAP) {
+    uint64_t first = part_first_bit(g, p);
+    for (uint64_t i = 0; i < g->chunk_bits && first + i < v->im->head.pages_total; i++)
+      if (bit(p->bytes, i)) set(v->used, first + i);
+  }
+  return SDB_OK;
+}
+
+/* Used pages that the map does not name hold large contents. The first of each names itself. */
+static void compare(struct verify *v) {
+  const geometry *g = &v->im->g;
+  for (uint64_t i = 0; i < v->im->head.pages_total; i++) {
+    if (image_page_fixed(g, i)) continue;
+    bool named = bit(v->named, i), used = bit(v->used, i);
+    if (named && !used) tell(v, "physical page %llu is named by the map but not marked used", (unsigned long long)i);
+  }
+}
+
+static int verify_image(struct verify *v) {
+  const image *im = v->im;
+  if (!im->valid[0]) tell(v, "header slot A does not verify");
+  if (!im->valid[1]) tell(v, "header slot B does not verify");
+  if (im->valid[0] && im->valid[1] && !im->equal) tell(v, "the header slots differ: the last checkpoint was not finished");
+  if (im->head.pages_total * im->head.page_size > im->size)
+    tell(v, "the file is cut short: %llu bytes instead of %llu", (unsigned long long)im->size,
+         (unsigned long long)(im->head.pages_total * im->head.page_size));
+  v->named = mem_new(v->e, im->head.pages_total / 8 + 1);
+  v->used = mem_new(v->e, im->head.pages_total / 8 + 1);
+  v->page = mem_alloc(v->e, im->g.page_size);
+  v->whole_map = v->whole_bitmap = true;
+  int rc = v->named && v->used && v->page ? image_walk(v->im, verify_part, v)
+                                          : env_fail(v->e, SDB_NO_MEMORY, "out of memory for verifying");
+  if (rc == SDB_OK && v->whole_map && v->whole_bitmap) compare(v);
+  mem_free(v->e, v->named);
+  mem_free(v->e, v->used);
+  mem_free(v->e, v->page);
+  return rc;
+}
+
+static void pass_on(void *user, const char *sentence) { tell(user, "%s", sentence); }
+
+/* What only an open database shows. One that does not open although its pages verify is a problem itself. */
+static int verify_contents(struct verify *v, const char *name, const sdb_options *given) {
+  char text[256] = "";
+  sdb_options o = *given;
+  sdb *db;
+  o.read_only = true;
+  o.create = false;
+  o.message = text;
+  o.message_size = sizeof text;
+  int rc = sdb_open(name, &o, &db);
+  if (rc == SDB_NO_MEMORY || rc == SDB_IO || rc == SDB_LOCKED) return env_fail(v->e, rc, "%s", text);
+  if (rc != SDB_OK) {
+    tell(v, "it does not open: %s", text);
+    return SDB_OK;
+  }
+  sdb_check_report r = {.size = sizeof r};
+  rc = sdb_check(db, pass_on, v, &r);
+  if (rc == SDB_OK) {
+    v->report->contents = true;
+    v->report->documents = r.documents;
+    v->report->versions = r.versions;
+    v->report->bytes = r.bytes;
+    v->report->pages = r.pages - r.free_pages - r.fixed_pages;
+  } else {
+    sdb_message(db, text, sizeof text);
+    env_fail(v->e, rc, "%s", text);
+  }
+  sdb_close(db);
+  return rc;
+}
+
+static int verify(env *e, const char *name, const sdb_options *o, void (*problem)(void *user, const char *sentence), void *user,
+                  sdb_verify_report *report) {
+  image im;
+  int rc = image_open_name(e, name, &im);
+  if (rc != SDB_OK) return rc;
+  *report = (sdb_verify_report){.size = sizeof *report};
+  memcpy(report->database_id, im.head.database_id, 16);
+  report->epoch = im.head.epoch;
+  report->checkpoint = im.head.checkpoint;
+  report->sequence = im.head.roots.sequence;
+  report->documents = im.head.roots.documents;
+  report->clean = im.head.clean;
+  report->file_bytes = im.size;
+  struct verify v = {.e = e, .im = &im, .problem = problem, .user = user, .report = report};
+  rc = verify_image(&v);
+  image_close(&im);
+  return rc == SDB_OK && report->problems == 0 ? verify_contents(&v, name, o) : rc;
+}
+
+int sdb_verify(const char *name, const sdb_options *options, void (*problem)(void *user, const char *sentence), void *user,
+               sdb_verify_report *report) {
+  sdb_options o;
+  sdb_verify_report own = {.size = sizeof own};
+  sdb_options_init(&o);
+  if (options && options->size != sizeof o) return SDB_INVALID;
+  if (options) o = *options;
+  env e = {.storage = o.storage ? o.storage : sdb_storage_file()};
+  mutex_init(&e.message_lock);
+  int rc = name && *name && (!report || report->size == sizeof *report)
+               ? verify(&e, name, &o, problem, user, &own)
+               : env_fail(&e, SDB_INVALID, "verify needs a name, and the report's size set");
+  if (rc == SDB_OK && report) *report = own;
+  if (rc != SDB_OK && o.message && o.message_size) snprintf(o.message, o.message_size, "%s", e.message);
+  mutex_destroy(&e.message_lock);
+  return rc;
+}

@@ -31,15 +31,14 @@ static void splice(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t 
   for (uint32_t g = group + 1; g < tp->groups; g++) put16(starts + 2 * g, (uint16_t)(get16(starts + 2 * g) + len - cut));
 }
 
-/* Makes a head and a start before those of `group`. Room: TP_GROUP_BYTES. */
-static void add_group(uint8_t *page, uint32_t size, uint32_t group, uint32_t start, uint32_t head) {
+/* Makes a head, to be renewed, and a start before those of `group`. Room: TP_GROUP_BYTES. */
+static void add_group(uint8_t *page, uint32_t size, uint32_t group, uint32_t start) {
   uint32_t groups = get16(page + TP_GROUPS), end = page_fill(page);
   uint32_t head_at = TP_BODY + 4 * group, start_at = TP_BODY + 4 * groups + 2 * group;
   assert(group <= groups && end + TP_GROUP_BYTES <= size);
   (void)size;
   memmove(page + start_at + TP_GROUP_BYTES, page + start_at, end - start_at);
   memmove(page + head_at + 4, page + head_at, start_at - head_at);
-  put32(page + head_at, head);
   put16(page + start_at + 4, (uint16_t)start);
   put16(page + TP_GROUPS, (uint16_t)(groups + 1));
   page_set_fill(page, end + TP_GROUP_BYTES);
@@ -54,21 +53,38 @@ static void drop_group(uint8_t *page, uint32_t group) {
   page_set_fill(page, end - TP_GROUP_BYTES);
 }
 
-static bool restarts_parse(const struct tp *tp) {
-  struct tp_entry restart;
-  for (uint32_t g = 0; g < tp->groups; g++)
-    if (!tp_restart(tp, g, &restart)) return false;
-  return true;
+/* Chooses the columns anew, and with them all heads: the first positions at which a restart differs from the one before, and where
+ * those are fewer, the bytes behind them. */
+static void choose_columns(uint8_t *page, uint32_t size) {
+  struct tp tp;
+  struct tp_entry before, restart;
+  uint32_t columns[COLUMNS], count = 0;
+  if (tp_open(&tp, page, size) || tp.groups == 0 || !tp_restart(&tp, 0, &before)) return;
+  for (uint32_t g = 1; g < tp.groups && tp_restart(&tp, g, &restart); g++, before = restart) {
+    uint32_t shorter = before.suffix_len < restart.suffix_len ? before.suffix_len : restart.suffix_len;
+    uint32_t column = match(page + before.suffix, page + restart.suffix, shorter), i = count;
+    while (i > 0 && columns[i - 1] > column) i--;
+    if (i == COLUMNS || (i > 0 && columns[i - 1] == column)) continue;
+    if (count < COLUMNS) count++;
+    memmove(columns + i + 1, columns + i, (count - 1 - i) * sizeof *columns);
+    columns[i] = column;
+  }
+  for (; count < COLUMNS; count++) columns[count] = count > 0 ? columns[count - 1] + 1 : 0;
+  for (uint32_t i = 0; i < COLUMNS; i++) put16(page + TP_COLUMNS + 2 * i, (uint16_t)columns[i]);
+  for (uint32_t g = 0; g < tp.groups; g++)
+    if (tp_restart(&tp, g, &restart)) put32(page + TP_BODY + 4 * g, key_head(page, page + restart.suffix, restart.suffix_len));
 }
 
-/* A new common prefix: all heads anew. */
-static void set_common(uint8_t *page, uint32_t size, uint32_t common) {
+/* The head of a group that has got another first key. Other columns are chosen where these do not tell it from its neighbours. */
+static void renew_head(uint8_t *page, uint32_t size, uint32_t group) {
   struct tp tp;
   struct tp_entry restart;
-  put16(page + TP_COMMON, (uint16_t)common);
-  if (tp_open(&tp, page, size)) return;
-  for (uint32_t g = 0; g < tp.groups; g++)
-    if (tp_restart(&tp, g, &restart)) put32(page + TP_BODY + 4 * g, key_head(page + restart.suffix, restart.suffix_len, common));
+  uint8_t *at = page + TP_BODY + 4 * group;
+  if (tp_open(&tp, page, size) || !tp_restart(&tp, group, &restart)) return;
+  uint32_t head = key_head(page, page + restart.suffix, restart.suffix_len);
+  put32(at, head);
+  bool apart = (group == 0 || get32(at - 4) < head) && (group + 1 == tp.groups || head < get32(at + 4));
+  if (!apart) choose_columns(page, size);
 }
 
 /* The last key of a group. */
@@ -80,19 +96,6 @@ static bool last_key(const struct tp *tp, uint32_t group, uint8_t *key, size_t *
   while (at < end)
     if (tp_step(tp, &at, key, len, &value)) return false;
   return at == end;
-}
-
-/* Finds out the common prefix from the first and the last key. */
-static void refresh_common(uint8_t *page, uint32_t size) {
-  struct tp tp;
-  struct tp_entry first;
-  uint8_t key[TREE_MAX_KEY];
-  size_t len;
-  uint32_t common = 0;
-  if (tp_open(&tp, page, size)) return;
-  if (tp.groups > 0 && tp_restart(&tp, 0, &first) && last_key(&tp, tp.groups - 1, key, &len))
-    common = match(page + first.suffix, key, len < first.suffix_len ? (uint32_t)len : first.suffix_len);
-  set_common(page, size, common);
 }
 
 static void set_entries(uint8_t *page, uint32_t entries, uint32_t appended) {
@@ -129,14 +132,14 @@ int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const 
     uint32_t n = write_entry(bytes, 0, key, len, value);
     *need = n + TP_GROUP_BYTES;
     if (tp.end + *need > size) return SDB_FULL;
-    add_group(page, size, 0, 0, 0);
+    add_group(page, size, 0, 0);
     set_entries(page, 1, 1);
     if (tp_open(&tp, page, size)) return SDB_CORRUPT;
     splice(page, &tp, 0, tp.base, 0, bytes, n);
-    set_common(page, size, len);
+    choose_columns(page, size);
     return SDB_OK;
   }
-  if (!tp_group_range(&tp, place->group, &start, &end) || (place->common < tp.common && !restarts_parse(&tp))) return SDB_CORRUPT;
+  if (!tp_group_range(&tp, place->group, &start, &end)) return SDB_CORRUPT;
   bool first = place->at == start, last = place->at == tp.end;
   uint32_t n = write_entry(bytes, first ? 0 : place->match_prev, key, len, value);
   if (place->at < end) {
@@ -152,8 +155,7 @@ int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const 
   if (tp.end + n - cut > size) return SDB_FULL;
   splice(page, &tp, place->group, place->at, cut, bytes, n);
   set_entries(page, tp.entries + 1, last ? appended + 1 : 0);
-  if (place->common < tp.common) set_common(page, size, place->common);
-  else if (first) put32(page + TP_BODY + 4 * place->group, key_head(key, len, tp.common));
+  if (first) renew_head(page, size, place->group);
   return SDB_OK;
 }
 
@@ -162,9 +164,10 @@ static void split_group(uint8_t *page, const struct tp_iter *iter) {
   uint8_t bytes[TP_MAX_ENTRY];
   const struct tp *tp = iter->tp;
   uint32_t n = write_entry(bytes, 0, iter->key, iter->len, iter->value), group = iter->group, at = iter->at - tp->base;
-  uint32_t head = key_head(iter->key, iter->len, tp->common), size = tp->size;
+  uint32_t size = tp->size;
   splice(page, tp, group, iter->at, iter->next - iter->at, bytes, n);
-  add_group(page, size, group + 1, at, head);
+  add_group(page, size, group + 1, at);
+  renew_head(page, size, group + 1);
 }
 
 void tp_relieve(uint8_t *page, uint32_t size, uint32_t group) {
@@ -223,12 +226,9 @@ int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place) {
   if (first && last) {
     drop_group(page, place->group);
   } else if (first) {
-    struct tp_entry restart;
-    if (!tp_open(&tp, page, size) && tp_restart(&tp, place->group, &restart))
-      put32(page + TP_BODY + 4 * place->group, key_head(page + restart.suffix, restart.suffix_len, tp.common));
+    renew_head(page, size, place->group);
   }
   set_entries(page, tp.entries - 1, 0);
-  if (tp.entries == 1) put16(page + TP_COMMON, 0);
   return SDB_OK;
 }
 
@@ -383,7 +383,7 @@ static void fill_right(uint8_t *right, uint32_t entries, const struct tp_iter *i
     put16(starts + 2 * g, (uint16_t)(start - iter->next + n));
   }
   set_entries(right, entries, 0);
-  refresh_common(right, tp->size);
+  choose_columns(right, tp->size);
 }
 
 /* Keeps what stands before `at`. */
@@ -396,7 +396,7 @@ static void truncate_page(uint8_t *page, const struct tp *tp, uint32_t group, ui
   put16(page + TP_GROUPS, (uint16_t)kept);
   page_set_fill(page, base + length);
   set_entries(page, entries, 0);
-  refresh_common(page, tp->size);
+  choose_columns(page, tp->size);
 }
 
 void tp_cut(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, uint32_t leftmost) {
@@ -427,5 +427,5 @@ void tp_append(uint8_t *left, const uint8_t *right, uint32_t size) {
   put16(left + TP_GROUPS, (uint16_t)groups);
   page_set_fill(left, base + length + r.end - r.base);
   set_entries(left, l.entries + r.entries, 0);
-  refresh_common(left, size);
+  choose_columns(left, size);
 }

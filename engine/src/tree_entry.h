@@ -10,7 +10,7 @@
 
 #include "tree_page.h"
 
-enum { TP_LEVEL = 64, TP_GROUPS = 66, TP_ENTRIES = 68, TP_COMMON = 70, TP_APPENDED = 72, TP_LEFTMOST = 76 };
+enum { TP_LEVEL = 64, TP_GROUPS = 66, TP_ENTRIES = 68, TP_APPENDED = 70, TP_LEFTMOST = 72, TP_COLUMNS = 76, COLUMNS = 4 };
 
 #define TP_LONG 255u   /* first byte of the long form */
 #define TP_MAX_HEAD 5u /* bytes before the value */
@@ -107,12 +107,13 @@ static inline uint32_t match(const uint8_t *a, const uint8_t *b, uint32_t len) {
   return i;
 }
 
-/* The four bytes from `skip` on as a number that orders as they do; zeros where there are none. */
-static inline uint32_t key_head(const uint8_t *key, uint32_t len, uint32_t skip) {
+/* The key's bytes at the columns of a page as a number that orders as they do; zeros where the key has none. */
+static inline uint32_t key_head(const uint8_t *page, const uint8_t *key, uint32_t len) {
   uint32_t head = 0;
-  key += skip;
-  if (len >= skip + 4) return (uint32_t)key[0] << 24 | (uint32_t)key[1] << 16 | (uint32_t)key[2] << 8 | key[3];
-  for (uint32_t i = 0; skip + i < len; i++) head |= (uint32_t)key[i] << (24 - 8 * i);
+  for (uint32_t i = 0; i < COLUMNS; i++) {
+    uint32_t column = get16(page + TP_COLUMNS + 2 * i);
+    head = head << 8 | (column < len ? key[column] : 0u);
+  }
   return head;
 }
 

@@ -10,39 +10,54 @@ int tp_open(struct tp *tp, const uint8_t *page, uint32_t size) {
   tp->level = page[TP_LEVEL];
   tp->groups = get16(page + TP_GROUPS);
   tp->entries = get16(page + TP_ENTRIES);
-  tp->common = get16(page + TP_COMMON);
   tp->base = TP_BODY + TP_GROUP_BYTES * tp->groups;
   tp->end = page_fill(page);
   if (page_kind(page) != (tp->level == 0 ? PAGE_LEAF : PAGE_INNER) || tp->level >= TREE_MAX_DEPTH) return SDB_CORRUPT;
-  if (tp->end > size || tp->base > tp->end || tp->common > TREE_MAX_KEY) return SDB_CORRUPT;
+  if (tp->end > size || tp->base > tp->end) return SDB_CORRUPT;
   if (tp->groups > tp->entries || (tp->groups == 0 && (tp->entries > 0 || tp->end != tp->base))) return SDB_CORRUPT;
   return SDB_OK;
 }
 
 /* --- Search ------------------------------------------------------------------------------------------------------------------- */
 
-/* The last group whose restart is not above the key, or the first one. The key has the common prefix. */
-static bool choose_group(const struct tp *tp, const uint8_t *key, uint32_t len, uint32_t *group) {
+/* The last group whose head is not above the key's, or the first one. */
+static uint32_t guess_group(const struct tp *tp, const uint8_t *key, uint32_t len) {
   const uint8_t *heads = tp->page + TP_BODY;
-  uint32_t head = key_head(key, len, tp->common), at = 0, n, half;
-  for (n = tp->groups; n > 1; n -= half) {
+  uint32_t head = key_head(tp->page, key, len), at = 0, half;
+  for (uint32_t n = tp->groups; n > 1; n -= half) {
     half = n / 2;
     at += get32(heads + 4 * (at + half)) <= head ? half : 0;
   }
-  if (at > 0 && get32(heads + 4 * at) == head) { /* heads say nothing within a run of equal ones: compare whole keys there */
-    uint32_t below = 0;
-    for (n = at; n > 1; n -= half) {
-      half = n / 2;
-      below += get32(heads + 4 * (below + half)) < head ? half : 0;
-    }
-    for (n = at - below + 1, at = below; n > 1; n -= half) {
-      struct tp_entry restart;
-      half = n / 2;
-      if (!tp_restart(tp, at + half, &restart)) return false;
-      at += key_compare(tp->page + restart.suffix, restart.suffix_len, key, len) <= 0 ? half : 0;
-    }
+  return at;
+}
+
+/* Is the group's first key above the key? */
+static bool restart_above(const struct tp *tp, uint32_t group, const uint8_t *key, uint32_t len, bool *above) {
+  struct tp_entry restart;
+  if (!tp_restart(tp, group, &restart)) return false;
+  *above = key_compare(tp->page + restart.suffix, restart.suffix_len, key, len) > 0;
+  return true;
+}
+
+/* The last group whose first key is not above the key, from a wrong guess (too_high: its first key is above): in growing steps,
+ * because the right one is near or, where heads are equal, behind a run of them. */
+static bool mend_guess(const struct tp *tp, const uint8_t *key, uint32_t len, bool too_high, uint32_t *group) {
+  uint32_t low = too_high ? 0 : *group + 1, high = too_high ? *group : tp->groups, step = 1; /* it is in [low, high) */
+  bool above = too_high;
+  while (high - low > step && above == too_high) {
+    uint32_t probe = too_high ? high - step : low + step;
+    if (!restart_above(tp, probe, key, len, &above)) return false;
+    if (above) high = probe;
+    else low = probe;
+    step *= 2;
   }
-  *group = at;
+  while (high - low > 1) {
+    uint32_t middle = low + (high - low) / 2;
+    if (!restart_above(tp, middle, key, len, &above)) return false;
+    if (above) high = middle;
+    else low = middle;
+  }
+  *group = low;
   return true;
 }
 
@@ -55,27 +70,25 @@ static inline int weigh(const uint8_t *suffix, uint32_t suffix_len, const uint8_
   return k == rest || suffix[k] > key[*m] ? 1 : -1;
 }
 
-/* Goes through the group until an entry is not below the key, m bytes of which the restart is known to share. Because keys are
- * sorted, what an entry shares with the one before decides most comparisons: with m bytes of the key matched by the entry before,
- * one that shares more is below the key as well, one that shares less is above it. */
-static bool scan_group(const struct tp *tp, const uint8_t *key, uint32_t len, uint32_t m, struct tp_place *place) {
+/* Goes through the group until an entry is not below the key. Because keys are sorted, what an entry shares with the one before
+ * decides most comparisons: with m bytes of the key matched by the entry before, one that shares more is below the key as well, one
+ * that shares less is above it. */
+static bool scan_group(const struct tp *tp, const uint8_t *key, uint32_t len, struct tp_place *place) {
   const uint8_t *page = tp->page;
   struct tp_entry entry;
-  uint32_t at, end, k = m, prev = 0;
+  uint32_t at, end, k = 0, m = 0, prev = 0;
   if (!tp_group_range(tp, place->group, &at, &end)) return false;
   __builtin_prefetch(page + at + 64); /* may be behind the page: harmless */
   __builtin_prefetch(page + at + 128);
-  if (!tp_parse(page, at, end, &entry) || entry.shared != 0 || entry.suffix_len < m) return false;
-  int order = weigh(page + entry.suffix + m, entry.suffix_len - m, key, len, &k);
+  if (!tp_parse(page, at, end, &entry) || entry.shared != 0) return false;
+  int order = weigh(page + entry.suffix, entry.suffix_len, key, len, &k);
   while (order < 0) {
     m = k;
     do {
       prev = at;
       at = entry.next;
       if (at == end) {
-        place->at = at;
-        place->prev = prev;
-        place->match_prev = m;
+        *place = (struct tp_place){.group = place->group, .at = at, .prev = prev, .match_prev = m};
         return true;
       }
       if (!tp_parse_head(page, at, end, &entry)) return false;
@@ -87,28 +100,25 @@ static bool scan_group(const struct tp *tp, const uint8_t *key, uint32_t len, ui
     if (!tp_parse_body(page, &entry)) return false;
     order = weigh(page + entry.suffix, entry.suffix_len, key, len, &k);
   }
-  place->found = order == 0;
-  place->at = at;
-  place->prev = prev;
-  place->match_prev = m;
-  place->match_next = k;
+  *place = (struct tp_place){order == 0, place->group, at, prev, m, k};
   return true;
 }
 
+/* Is the key behind the end of its group, so that the next one may be where it belongs? */
+static bool passed_group(const struct tp *tp, const struct tp_place *place) {
+  return !place->found && place->group + 1 < tp->groups && place->at == tp->base + get16(tp_starts(tp) + 2 * (place->group + 1));
+}
+
 int tp_find(const struct tp *tp, const uint8_t *key, uint32_t len, struct tp_place *place) {
-  struct tp_entry first;
-  *place = (struct tp_place){.at = tp->base, .common = len};
+  *place = (struct tp_place){.at = tp->base};
   if (tp->groups == 0) return SDB_OK;
-  if (!tp_restart(tp, 0, &first) || first.suffix_len < tp->common) return SDB_CORRUPT;
-  const uint8_t *common = tp->page + first.suffix;
-  uint32_t m = match(common, key, tp->common < len ? tp->common : len);
-  place->common = m;
-  if (m == tp->common) {
-    if (!choose_group(tp, key, len, &place->group)) return SDB_CORRUPT;
-  } else if (m < len && key[m] > common[m]) {
-    place->group = tp->groups - 1;
-  }
-  return scan_group(tp, key, len, m, place) ? SDB_OK : SDB_CORRUPT;
+  place->group = guess_group(tp, key, len);
+  if (!scan_group(tp, key, len, place)) return SDB_CORRUPT;
+  bool too_high = place->group > 0 && place->prev == 0 && !place->found, above = true;
+  if (!too_high && passed_group(tp, place) && !restart_above(tp, place->group + 1, key, len, &above)) return SDB_CORRUPT;
+  if (!too_high && above) return SDB_OK;
+  if (!mend_guess(tp, key, len, too_high, &place->group)) return SDB_CORRUPT;
+  return scan_group(tp, key, len, place) ? SDB_OK : SDB_CORRUPT;
 }
 
 static int checked_value(const struct tp *tp, const struct tp_entry *entry, uint64_t *value) {
@@ -195,9 +205,9 @@ static bool enter_group(struct tp_iter *iter) {
 static bool restart_ok(const struct tp_iter *iter, const struct tp_entry *entry) {
   const struct tp *tp = iter->tp;
   const uint8_t *suffix = tp->page + entry->suffix;
-  if (entry->shared != 0 || entry->suffix_len < tp->common) return false;
+  if (entry->shared != 0) return false;
   if (iter->seen > 0 && key_compare(iter->key, iter->len, suffix, entry->suffix_len) >= 0) return false;
-  return get32(tp->page + TP_BODY + 4 * iter->group) == key_head(suffix, entry->suffix_len, tp->common);
+  return get32(tp->page + TP_BODY + 4 * iter->group) == key_head(tp->page, suffix, entry->suffix_len);
 }
 
 int tp_iter_next(struct tp_iter *iter) {
@@ -218,7 +228,6 @@ int tp_iter_next(struct tp_iter *iter) {
     if (entry.shared > iter->len || (entry.shared < iter->len && iter->key[entry.shared] >= suffix[0])) return SDB_CORRUPT;
     iter->lcp = entry.shared;
   }
-  if (iter->seen > 0 && iter->lcp < tp->common) return SDB_CORRUPT;
   if (entry.shared + entry.suffix_len > TREE_MAX_KEY || checked_value(tp, &entry, &iter->value)) return SDB_CORRUPT;
   uint8_t canonical[TP_MAX_HEAD];
   uint32_t value_len = entry.suffix - entry.value;

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* tree_page.h - what one page of a tree holds: sorted keys with values, front-coded in groups. docs/file-format.md, section 9.
  *
- *     0           64       80         80+4G      80+6G                          end          size
+ *     0           64       84         84+4G      84+6G                          end          size
  *     | header    | fields | heads    | starts   | group 0 | group 1 | ... G-1  | free       |
  *
  *     group     an entry whose key stands whole (the restart), then entries that leave out what they share with the one before:
  *               [0 29 |7| /state/node0001/sensor/00012] [26 4 |8| 133] [27 3 |9| 78] ...
  *                shared, rest, value, suffix
  *     starts    where each group begins, counted from the first one
- *     common    bytes that all keys of the page begin with
- *     heads     of each restart the 4 bytes behind `common`, so that a search reads one or two cache lines to find its group
+ *     columns   four positions in a key: the first ones at which a restart differs from the one before
+ *     heads     of each restart its bytes at the columns, so that a search reads two or three cache lines to find its group. Keys
+ *               of one page share long runs in the middle as well: four bytes in a row would hardly tell them apart
+ *
+ * What lies between two columns is not looked at, so a search by heads may lead astray. Whoever finds a group by them makes sure
+ * that its first key is not above the key and that the next group's is, and else searches by whole keys. So columns and heads steer
+ * the speed of a search, never its result.
  *
  * A leaf maps keys to document numbers. An inner page maps separators to children: a child holds the keys from its separator on up
  * to the next; `leftmost` holds those before the first separator. Both kinds are edited in place by moving bytes.
@@ -23,7 +28,7 @@
 
 #include "tree.h"
 
-#define TP_BODY 80u       /* where the heads begin */
+#define TP_BODY 84u       /* where the heads begin */
 #define TP_GROUP_BYTES 6u /* a head and a start */
 #define TP_CROWD 16u      /* a group of more entries is split where that does not cost too much room */
 #define TP_MAX_VALUE ((UINT64_C(1) << 40) - 1)
@@ -35,7 +40,6 @@ struct tp {
   uint32_t level; /* 0: a leaf */
   uint32_t groups;
   uint32_t entries;
-  uint32_t common;
   uint32_t base; /* of group 0 */
   uint32_t end;
 };
@@ -49,7 +53,6 @@ struct tp_place {
   uint32_t prev;       /* the entry before it in the group, or 0 */
   uint32_t match_prev; /* bytes shared with `prev` */
   uint32_t match_next; /* bytes shared with the entry at `at`, if there is one in the group */
-  uint32_t common;     /* bytes shared with the page's common prefix */
 };
 
 /* Walks entries in order, checks everything about each and keeps its key. */
@@ -88,7 +91,7 @@ static inline int key_compare(const uint8_t *a, size_t a_len, const uint8_t *b, 
 void tp_format(uint8_t *page, uint32_t level, uint32_t leftmost);
 /* Checks kind and fields. */
 int tp_open(struct tp *tp, const uint8_t *page, uint32_t size);
-static inline uint32_t tp_leftmost(const struct tp *tp) { return get32(tp->page + 76); }
+static inline uint32_t tp_leftmost(const struct tp *tp) { return get32(tp->page + 72); }
 /* Bytes in use behind the fields, and how many there can be. */
 static inline uint32_t tp_used(const struct tp *tp) { return tp->end - TP_BODY; }
 static inline uint32_t tp_capacity(const struct tp *tp) { return tp->size - TP_BODY; }

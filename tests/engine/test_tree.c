@@ -548,7 +548,7 @@ START_TEST(undo_in_a_crowded_leaf) {
   set_up(&f, 4096);
   memset(longest, _i ? 'z' : 'a', sizeof longest);
   put(&f, longest, sizeof longest, 7);
-  uint8_t *leaf = mock_bytes(f.pager, get32(mock_bytes(f.pager, f.root) + 76));
+  uint8_t *leaf = mock_bytes(f.pager, get32(mock_bytes(f.pager, f.root) + 72));
   for (; page_fill(leaf) < 4096 - 64; count++) put(&f, key, numbered(key, 4 * count), count + 1);
   ck_assert_uint_eq(mock_pages(f.pager), 2);
   uint32_t groups = get16(leaf + 66);
@@ -663,10 +663,10 @@ START_TEST(wrong_children) {
   size_t len = 1; /* "/" is before all: leads to the leftmost child */
   key[0] = '/';
   uint8_t *root = mock_bytes(f.pager, f.root);
-  uint32_t leftmost = get32(root + 76);
+  uint32_t leftmost = get32(root + 72);
   const uint32_t wrong[] = {f.root, 0, mock_limit(f.pager) + 5, UINT32_MAX};
   for (int i = 0; i < 4; i++) {
-    put32(root + 76, wrong[i]);
+    put32(root + 72, wrong[i]);
     ck_assert_int_eq(tree_get(f.pager, VIEW_HEAD, f.root, key, len, &value), SDB_CORRUPT);
     ck_assert_int_eq(tree_put(f.pager, f.root, key, len, 1), SDB_CORRUPT);
     ck_assert_int_eq(tree_remove(f.pager, f.root, key, len), SDB_CORRUPT);
@@ -674,7 +674,7 @@ START_TEST(wrong_children) {
     ck_assert_int_eq(tree_cursor_next(&cursor, &value), SDB_CORRUPT);
     ck_assert_int_eq(tree_check(f.pager, VIEW_HEAD, f.root, &nothing), SDB_CORRUPT);
   }
-  put32(root + 76, leftmost);
+  put32(root + 72, leftmost);
   compare_all(&f, VIEW_HEAD);
   ck_assert_int_eq(tree_get(f.pager, VIEW_HEAD, leftmost, key, len, &value), root[64] > 1 ? SDB_NOT_FOUND : SDB_CORRUPT);
   ck_assert_int_eq(tree_get(f.pager, VIEW_HEAD, 0, key, len, &value), SDB_CORRUPT);

@@ -53,9 +53,9 @@ struct log {
   _Atomic uint64_t synced_pos, synced_sequence;
   uint64_t commit_end; /* position behind the last commit */
   uint64_t stated;     /* highest "known to be synced" that a record carries */
-  bool started;
-  bool sized; /* by a segment that exists */
-  bool cut;   /* some segment's file is shorter than a segment can be */
+  atomic_bool started; /* read by background work before it takes a lock */
+  bool sized;          /* by a segment that exists */
+  bool cut;            /* some segment's file is shorter than a segment can be */
 
   uint8_t *record; /* being appended */
   uint32_t record_len;

@@ -364,6 +364,7 @@ sdb_storage *sdb_storage_memory_new(void) {
   table->rename = memory_rename;
   table->remove = memory_remove;
   table->sync_dir = memory_sync_dir;
+  table->resolve = NULL; /* names are names here, not paths into folders */
   return table;
 }
 

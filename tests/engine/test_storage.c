@@ -253,6 +253,28 @@ END_TEST
 
 /* --- Files of the operating system -------------------------------------------------------------------------------------------- */
 
+/* Names in memory are names, not paths: no folder of the system has to exist for them. */
+START_TEST(test_memory_names) {
+  table_up(TABLE_MEMORY);
+  sdb_options o;
+  sdb_options_init(&o);
+  o.storage = st;
+  sdb *db;
+  void *data;
+  size_t size;
+  for (int i = 0; i < 2; i++) {
+    ck_assert_int_eq(sdb_open("/no/such/folder/x.sdb", &o, &db), SDB_OK);
+    if (i == 0) ck_assert_int_eq(sdb_put(db, "a", 1, "b", 1, NULL, NULL), SDB_OK);
+    ck_assert_int_eq(sdb_get_alloc(db, "a", 1, SDB_CURRENT, &data, &size, NULL), SDB_OK);
+    sdb_free(db, data);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sdb_file *file = open_file("/no/such/folder/x.sdb", SDB_OPEN_READ);
+    st->close(file);
+  }
+  table_down(TABLE_MEMORY);
+}
+END_TEST
+
 START_TEST(test_file_mapping) {
   table_up(TABLE_FILE);
   sdb_file *file = open_file("a", SDB_OPEN_CREATE);
@@ -599,6 +621,7 @@ int main(void) {
   tcase_add_loop_test(contract, test_threads, 0, TABLES);
   suite_add_tcase(suite, contract);
   TCase *files = tcase_create("files");
+  tcase_add_test(files, test_memory_names);
   tcase_add_test(files, test_file_mapping);
   tcase_add_test(files, test_file_errors);
   suite_add_tcase(suite, files);

@@ -40,8 +40,14 @@ static void raise_descriptor_limit(void) {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log_line(LOG_WARNING, "descriptor_limit", "reason=\"%s\"", strerror(errno));
 }
 
+static void log_warning(void *user, const char *sentence) {
+  (void)user;
+  log_line(LOG_WARNING, "engine", "reason=\"%s\"", sentence);
+}
+
 static int serve(options *o) {
   char sentence[512] = "";
+  o->engine.warning = log_warning;
   o->engine.message = sentence;
   o->engine.message_size = sizeof sentence;
   store st;

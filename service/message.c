@@ -93,6 +93,7 @@ pb_code code_of(int rc) {
     case SDB_OK: return CODE(OK);
     case SDB_NOT_FOUND: return CODE(NOT_FOUND);
     case SDB_INVALID: return CODE(INVALID);
+    case SDB_BUSY:
     case SDB_NO_MEMORY: return CODE(BUSY);
     case SDB_CONFLICT: return CODE(CONDITION_FAILED);
     case SDB_TOO_LARGE: return CODE(TOO_LARGE);

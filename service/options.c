@@ -30,6 +30,7 @@ static const char help[] =
     "  --max-db-size SIZE          the data file never grows beyond it; K, M, G, T are understood (default 8T)\n"
     "  --max-document-size SIZE    the largest document accepted, at most 256M (default 256M)\n"
     "  --no-mmap                   read the file with system calls instead of a mapping\n"
+    "  --quick-mode                read contents without comparing them with their checksums: faster, and damage goes unseen\n"
     "  --no-create                 fail when the database does not exist\n"
     "  --workers N                 threads for streams, uploads and searches, 1 to 64 (default 2)\n"
     "  --stream-lease-ms N         streams and uploads without progress end after it (default 30000)\n"
@@ -54,6 +55,7 @@ enum option_code {
   OPT_MAX_DB,
   OPT_MAX_DOCUMENT,
   OPT_NO_MMAP,
+  OPT_QUICK,
   OPT_NO_CREATE,
   OPT_WORKERS,
   OPT_LEASE,
@@ -74,6 +76,7 @@ static const struct option long_options[] = {
     {"max-db-size", required_argument, NULL, OPT_MAX_DB},
     {"max-document-size", required_argument, NULL, OPT_MAX_DOCUMENT},
     {"no-mmap", no_argument, NULL, OPT_NO_MMAP},
+    {"quick-mode", no_argument, NULL, OPT_QUICK},
     {"no-create", no_argument, NULL, OPT_NO_CREATE},
     {"workers", required_argument, NULL, OPT_WORKERS},
     {"stream-lease-ms", required_argument, NULL, OPT_LEASE},
@@ -166,6 +169,7 @@ static bool take(const parsing *p, int code, const char *name) {
     case OPT_MAX_DB: return number(p, name, optarg, true, MIB, UINT64_C(8) << 40, &e->max_db_size);
     case OPT_MAX_DOCUMENT: return number(p, name, optarg, true, 1, SDB_MAX_DOCUMENT, &e->max_document_size);
     case OPT_NO_MMAP: e->use_mmap = false; return true;
+    case OPT_QUICK: e->quick_mode = true; return true;
     case OPT_NO_CREATE: e->create = false; return true;
     case OPT_WORKERS: return number32(p, name, optarg, 1, 64, &o->workers);
     case OPT_LEASE: return number32(p, name, optarg, 10, 3600000, &o->stream_lease_ms);

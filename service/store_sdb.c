@@ -119,6 +119,8 @@ static int statistics(void *ctx, void (*tell)(void *user, const char *name, uint
       {"engine_pins", s.pins},
       {"engine_corruptions", s.corruptions},
       {"engine_recovered_commits", s.recovered_commits},
+      {"engine_quick_mode", s.quick_mode},
+      {"engine_unchecked_reads", s.unchecked_reads},
       {"engine_log_damaged", s.log_damaged},
       {"engine_sync_failed", s.sync_failed},
   };

@@ -180,6 +180,8 @@ static result file_stats(backend *b, void (*each)(void *user, const char *name, 
       {"heap_pages", s.heap_pages},
       {"heap_live_bytes", s.heap_live_bytes},
       {"recovered_commits", s.recovered_commits},
+      {"unchecked_reads", s.unchecked_reads},
+      {"quick_mode", s.quick_mode},
       {"corruptions", s.corruptions},
       {"log_damaged", s.log_damaged},
   };

@@ -37,7 +37,8 @@ void sdb_options_init(sdb_options *o) {
                      .buffered_interval_ms = 100,
                      .wal_segment_size = 16 << 20,
                      .checkpoint_wal_bytes = 64 << 20,
-                     .change_log_bytes = 16 << 20};
+                     .change_log_bytes = 16 << 20,
+                     .worker_threads = 2};
 }
 
 void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = sizeof *o, .expect = SDB_ANY}; }
@@ -56,6 +57,7 @@ static const char *options_wrong(const sdb_options *o) {
     return "wal_segment_size must be a multiple of 4096 from 65536 to 1073741824";
   if (o->page_size > o->wal_segment_size / 4) return "wal_segment_size must be at least four times page_size";
   if (o->durability > SDB_NONE) return "durability is not one of the known ones";
+  if (o->worker_threads > 64) return "worker_threads must be at most 64";
   if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION))
     return "the storage table has another version";
   return NULL;
@@ -185,6 +187,7 @@ static int open_parts(sdb *db) {
 
 static void release(sdb *db) {
   env e = db->e;
+  async_destroy(db);
   log_close(db->log);
   table_drop(db->table);
   pager_close(db->pager);
@@ -245,6 +248,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   gate_init(&db->group_done[1]);
   cond_init(&db->claim_free);
   cond_init(&db->bell);
+  async_init(db);
   int rc = open_parts(db);
   if (rc != SDB_OK) {
     if (o.message && o.message_size) open_message(db, o.message, o.message_size);
@@ -252,6 +256,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
     return rc;
   }
   work_start(db);
+  sdb_set_quick_mode(db, o.quick_mode);
   *out = db;
   return SDB_OK;
 }
@@ -259,6 +264,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
 int sdb_close(sdb *db) {
   if (!db) return SDB_OK;
   int rc = SDB_OK;
+  async_stop(db); /* first: callbacks that still run find the database as it ever was */
   work_stop(db);
   if (!db->read_only && log_started(db->log)) {
     rc = atomic_load(&db->e.sync_failed) ? SDB_SYNC_FAILED : work_checkpoint(db, true);
@@ -348,10 +354,11 @@ int sdb_wait(sdb *db, uint64_t sequence) {
   return wait_durable(db, sequence);
 }
 
-/* Content of a record into `buf`, checked. */
+/* Content of a record into `buf`, checked unless in quick mode. */
 static int content_read(sdb *db, const record *r, void *buf) {
-  if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, true);
-  return content_unpack(db, r, buf);
+  bool check = content_is_checked(db);
+  if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, check);
+  return content_unpack(db, r, check, buf);
 }
 
 int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {
@@ -448,10 +455,18 @@ int sdb_checkpoint(sdb *db) {
 }
 
 int sdb_step(sdb *db, unsigned budget, bool *more) {
-  bool some = false;
+  if (!budget) budget = 1;
+  bool some = false, waiting = async_step(db, &budget);
   int rc = work_step(db, budget, &some);
-  if (more) *more = some;
+  if (more) *more = some || waiting;
   return rc;
+}
+
+void sdb_set_quick_mode(sdb *db, bool on) {
+  bool was = atomic_exchange(&db->quick, on);
+  if (on && !was && db->options.warning)
+    db->options.warning(db->options.warning_user,
+                        "quick mode is on: contents are not compared with their checksums, and damage to them will be returned");
 }
 
 int sdb_get_stats(sdb *db, sdb_stats *s) {
@@ -490,6 +505,9 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->syncs = atomic_load(&db->n.syncs);
   s->corruptions = atomic_load(&db->e.corruptions);
   s->recovered_commits = db->recovered;
+  s->requests = async_requests(db);
+  s->unchecked_reads = atomic_load(&db->n.unchecked);
+  s->quick_mode = atomic_load(&db->quick);
   s->log_damaged = db->log_damaged;
   s->sync_failed = atomic_load(&db->e.sync_failed);
   return SDB_OK;

@@ -153,15 +153,16 @@ static int reader_fill(sdb_reader *r, const void *path, size_t path_len, uint32_
   table_entry entry;
   int rc = document_find(db, r->view, path, path_len, version, &rec, &entry);
   if (rc != SDB_OK) return rc;
+  bool check = content_is_checked(db);
   info_fill(&r->info, &rec, &entry);
   r->chunk = mem_alloc(&db->e, rec.flags & RECORD_LARGE ? SDB_CHUNK : rec.size);
   if (!r->chunk) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a reader");
   if (rec.flags & RECORD_LARGE) {
     r->chunk_index = UINT32_MAX;
-    return extent_open(&db->e, db->pager, &rec, &r->extent);
+    return extent_open(&db->e, db->pager, &rec, check, &r->extent);
   }
   r->chunk_len = rec.size;
-  return content_unpack(db, &rec, r->chunk);
+  return content_unpack(db, &rec, check, r->chunk);
 }
 
 int sdb_reader_open(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_reader **out) {

@@ -108,7 +108,7 @@ static int check_extent(struct check *c, const record *r) {
         reach(c, l.runs[i].start + k, "an extent of document", id_document(r->id));
         c->report->extent_pages++;
       }
-  int rc = extent_open(&c->db->e, c->db->pager, r, &x);
+  int rc = extent_open(&c->db->e, c->db->pager, r, true, &x);
   if (rc == SDB_NO_MEMORY) return rc;
   if (rc != SDB_OK) {
     tell(c, "the extent of document %llu version %u does not verify", (unsigned long long)id_document(r->id), r->version);
@@ -148,7 +148,7 @@ static int check_version(struct check *c, uint64_t document, const table_entry *
     if (rc != SDB_OK || named != document) tell(c, "the path of document %llu does not lead to it", (unsigned long long)document);
   }
   if (r.flags & RECORD_LARGE) return check_extent(c, &r);
-  if (content_unpack(c->db, &r, c->chunk) != SDB_OK)
+  if (content_unpack(c->db, &r, true, c->chunk) != SDB_OK)
     tell(c, "version %u of document %llu does not match its digest", version, (unsigned long long)document);
   return SDB_OK;
 }

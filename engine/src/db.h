@@ -31,7 +31,22 @@ struct claim {
 };
 
 struct counters {
-  atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints;
+  atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints, unchecked;
+};
+
+/* Reads that somebody asked for and will be told about (api_async.c). */
+struct async {
+  struct mutex lock;
+  struct cond work; /* there is a request, or the end */
+  struct cond done; /* a request has been served while the end is awaited */
+  struct request *first, *last;
+  uint64_t last_number;
+  unsigned waiting; /* requests in the queue */
+  unsigned running; /* requests taken out of it whose callback has not returned */
+  unsigned resting; /* threads that wait for `work` */
+  unsigned started; /* threads */
+  void **threads;
+  bool stopping;
 };
 
 struct sdb {
@@ -83,9 +98,11 @@ struct sdb {
   bool rung, stopping;
   atomic_bool asleep; /* the worker waits for the bell and for nothing else */
   void *worker;
+  struct async async;
   uint64_t unsynced_since_us; /* when the oldest buffered commit was made; 0: none */
   uint64_t last_commit_us;
 
+  atomic_bool quick; /* reads that begin now do not check contents */
   bool read_only;
   bool log_damaged;
   uint64_t recovered;
@@ -106,6 +123,8 @@ int absent(sdb *db, int code);
 /* A version by its table entry. */
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
 void info_fill(sdb_info *info, const record *r, const table_entry *entry);
+/* Asked once, when a read begins: is the content to be compared with its checksum? Counts the reads for which it is not. */
+bool content_is_checked(sdb *db);
 
 /* --- document_content.c: small contents ------------------------------------------------------------------------------------------
  */
@@ -122,8 +141,8 @@ struct content {
 /* Compresses where it pays; else, and on a shortage of memory, the caller's bytes stay as they are. */
 void content_pack(sdb *db, const void *data, size_t len, struct content *c);
 void content_drop(sdb *db, struct content *c);
-/* The content of a record that is not large into `buf` (r->size bytes), its digest compared. */
-int content_unpack(sdb *db, const record *r, void *buf);
+/* The content of a record that is not large into `buf` (r->size bytes); with `check` its digest is compared. */
+int content_unpack(sdb *db, const record *r, bool check, void *buf);
 
 /* --- Reads -----------------------------------------------------------------------------------------------------------------------
  */
@@ -215,6 +234,17 @@ struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);
 void work_start(sdb *db);
 void work_stop(sdb *db);
+
+/* --- api_async.c ----------------------------------------------------------------------------------------------------------------
+ */
+
+void async_init(sdb *db);
+/* For databases whose requests no thread serves: serves some, takes what that cost off *budget, says whether some are left. */
+bool async_step(sdb *db, unsigned *budget);
+unsigned async_requests(sdb *db);
+/* Cancels the requests that wait, and returns when no callback runs and no thread is left. */
+void async_stop(sdb *db);
+void async_destroy(sdb *db);
 
 /* --- recover.c
  * -------------------------------------------------------------------------------------------------------------------- */

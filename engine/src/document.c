@@ -56,6 +56,12 @@ int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t
   return document_version(db, view, document, entry, version, r);
 }
 
+bool content_is_checked(sdb *db) {
+  if (!atomic_load_explicit(&db->quick, memory_order_relaxed)) return true;
+  atomic_fetch_add_explicit(&db->n.unchecked, 1, memory_order_relaxed);
+  return false;
+}
+
 void info_fill(sdb_info *info, const record *r, const table_entry *entry) {
   memcpy(info->id, r->id, 16);
   info->version = r->version;

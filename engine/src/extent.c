@@ -48,6 +48,7 @@ struct extent_reader {
   run_list list;
   uint32_t chunks;
   uint64_t size;
+  bool check;
   uint8_t *stored; /* a chunk as it is stored; NULL: all are stored as they are */
   struct chunk {
     uint64_t offset; /* in the string of runs */
@@ -385,7 +386,7 @@ int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
   uint32_t digest = 0;
   uint8_t *to = buf;
   if (!(r->flags & RECORD_SNAPPY)) return read_plain(e, p, r, buf, check);
-  int rc = extent_open(e, p, r, &x);
+  int rc = extent_open(e, p, r, check, &x);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; rc == SDB_OK && i < x->chunks; i++) {
     size_t len = 0;
@@ -439,7 +440,7 @@ static int read_head(extent_reader *x, const record *r) {
   return rc;
 }
 
-int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
+int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **out) {
   run_list l;
   int rc = list_of(e, p, r, &l);
   if (rc != SDB_OK) return rc;
@@ -451,6 +452,7 @@ int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
   x->list = l;
   x->chunks = chunks;
   x->size = r->size;
+  x->check = check;
   if (r->flags & RECORD_SNAPPY && !(x->stored = mem_alloc(e, SDB_CHUNK)))
     rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
   if (rc == SDB_OK) rc = read_head(x, r);
@@ -461,11 +463,11 @@ int extent_open(env *e, pager *p, const record *r, extent_reader **out) {
 
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   const struct chunk *c = &x->table[index];
-  struct read_piece rp = {.p = x->p, .to = c->snappy ? x->stored : buf, .check = true};
+  struct read_piece rp = {.p = x->p, .to = c->snappy ? x->stored : buf, .check = x->check};
   size_t n = chunk_size(x, index);
   if (c->snappy && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
   int rc = for_pieces(x->p, &x->list, c->offset, c->len, read_piece, &rp);
-  if (rc == SDB_OK && (rp.crc != c->crc || (c->snappy && !compress_undo(x->stored, c->len, buf, n))))
+  if (rc == SDB_OK && ((x->check && rp.crc != c->crc) || (c->snappy && !compress_undo(x->stored, c->len, buf, n))))
     rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index,
                   x->list.runs[0].start);
   if (rc == SDB_OK) *len = n;

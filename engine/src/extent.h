@@ -35,10 +35,10 @@ void extent_drop(extent_writer *w);
 /* Reads the whole content into `buf` (r->size bytes) and compares its digest; `check` false: does not. */
 int extent_read(env *e, pager *p, const record *r, void *buf, bool check);
 
-/* An open content: runs and chunk table, for reading parts. */
+/* An open content: runs and chunk table, for reading parts. `check` false: chunks are not compared with their checksums. */
 typedef struct extent_reader extent_reader;
-int extent_open(env *e, pager *p, const record *r, extent_reader **x);
-/* Chunk `index` into `buf` (SDB_CHUNK bytes of room), verified; *len: its bytes. */
+int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **x);
+/* Chunk `index` into `buf` (SDB_CHUNK bytes of room); *len: its bytes. */
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len);
 uint32_t extent_chunks(const extent_reader *x);
 void extent_close(extent_reader *x);

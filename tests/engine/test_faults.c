@@ -223,6 +223,53 @@ static int read_stream(fixture *f) {
   return code;
 }
 
+static int close_it(fixture *f);
+
+/* Three requests, the second cancelled; `close` leaves the third to sdb_close(). Each must be told once, whatever fails. */
+typedef struct answer {
+  unsigned calls;
+  int code;
+  sdb *db;
+} answer;
+
+static void take_answer(void *user, int code, void *data, size_t size, const sdb_info *info) {
+  answer *a = user;
+  (void)info;
+  a->calls++;
+  a->code = code;
+  if (code == SDB_OK) ck_assert(is_content(size == 69000 ? 69000 : 1000 + size, data, size));
+  sdb_free(a->db, data);
+}
+
+static int get_async(fixture *f, bool close) {
+  static const char *const paths[] = {"/p/5", "/p/6", "large"};
+  answer answers[3] = {{.db = f->w.db}, {.db = f->w.db}, {.db = f->w.db}};
+  bool accepted[3] = {false}, more;
+  sdb_request second = 0;
+  int code = SDB_OK;
+  for (int i = 0; i < 3 && code == SDB_OK; i++) {
+    code = sdb_get_async(f->w.db, paths[i], strlen(paths[i]), SDB_CURRENT, take_answer, &answers[i], i == 1 ? &second : NULL);
+    accepted[i] = code == SDB_OK;
+  }
+  ck_assert_int_eq(sdb_async_cancel(f->w.db, second), accepted[1] ? SDB_OK : SDB_NOT_FOUND);
+  for (int i = 0; i < (close ? 1 : 3); i++) {
+    int rc = sdb_step(f->w.db, 1, &more);
+    if (code == SDB_OK) code = rc;
+  }
+  if (close) {
+    int rc = close_it(f);
+    if (code == SDB_OK) code = rc;
+  }
+  for (int i = 0; i < 3; i++) {
+    ck_assert_uint_eq(answers[i].calls, accepted[i]);
+    if (code == SDB_OK && answers[i].code != SDB_CANCELLED) code = answers[i].code;
+  }
+  return code;
+}
+
+static int get_async_and_step(fixture *f) { return get_async(f, false); }
+static int get_async_and_close(fixture *f) { return get_async(f, true); }
+
 static int flush(fixture *f) { return sdb_flush(f->w.db); }
 static int checkpoint(fixture *f) { return sdb_checkpoint(f->w.db); }
 
@@ -294,6 +341,8 @@ static const act acts[] = {
     {"versions", CLOSED, false, versions},
     {"search", CLOSED, false, search},
     {"reader", CLOSED, false, read_stream},
+    {"get-async", CLOSED, false, get_async_and_step},
+    {"get-async-close", CRASHED, false, get_async_and_close},
     {"flush", CRASHED, false, flush},
     {"checkpoint", CRASHED, false, checkpoint},
     {"step", CRASHED, false, step},

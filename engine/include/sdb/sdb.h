@@ -74,7 +74,8 @@ extern "C" {
   X(SDB_END, -17, "there is nothing further")                                                                                      \
   X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")                                                          \
   X(SDB_CANCELLED, -19, "the caller cancelled it")                                                                                 \
-  X(SDB_EXISTS, -20, "the destination exists already and was left as it is")
+  X(SDB_EXISTS, -20, "the destination exists already and was left as it is")                                                       \
+  X(SDB_BUSY, -21, "too many requests are waiting; try again when some are answered")
 
 enum {
 #define SDB_X(name, value, text) name = value,
@@ -121,7 +122,12 @@ typedef struct sdb_options {
   uint32_t wal_segment_size;         /* 16 MB; a multiple of 4,096, 64 KB to 1 GB; used at creation */
   uint64_t checkpoint_wal_bytes;     /* 64 MB of log between checkpoints */
   uint64_t change_log_bytes;         /* 16 MB of log kept behind the checkpoint */
-  char *message;                     /* where sdb_open() puts its sentence when it fails; may be NULL */
+  uint32_t worker_threads;           /* 2: threads that serve sdb_get_async(), 0 to 64, started when first needed */
+  bool quick_mode;                   /* false; true: contents are not compared with their checksums, see sdb_set_quick_mode() */
+  void (*warning)(void *user, const char *sentence); /* NULL; told in one sentence what an operator should know, in the thread of
+                                                        the call that is the reason. It must not call the database */
+  void *warning_user;
+  char *message; /* where sdb_open() puts its sentence when it fails; may be NULL */
   size_t message_size;
 } sdb_options;
 
@@ -205,6 +211,31 @@ SDB_API SDB_MUST_USE int sdb_stat(sdb *db, const void *path, size_t path_len, ui
 /* The readable versions, newest first, at most `cap`; *count is how many there are. SDB_NOT_FOUND, SDB_CORRUPT, SDB_INVALID. */
 SDB_API SDB_MUST_USE int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count);
 
+/* --- Reading in the background ------------------------------------------------------------------------------------------------ */
+
+typedef uint64_t sdb_request; /* names a request of a database; never used twice, never 0 */
+
+/* Told once what became of a request. `code` as sdb_get_alloc() would return it, or SDB_CANCELLED. `data` belongs to the callback,
+ * which releases it with sdb_free(), then or later, before the database is closed; NULL unless `code` is SDB_OK. `info` is good
+ * during the call; NULL unless `code` is SDB_OK. It may call the database, other requests included, but not close it. */
+typedef void sdb_get_callback(void *user, int code, void *data, size_t size, const sdb_info *info);
+
+/* Asks for a version to be read and `callback` to be told, and returns without waiting for storage. The path is copied. What is
+ * read is the state when the request is served, so everything visible now is seen. *request (may be NULL) is set before the
+ * callback is called. On SDB_OK the callback is called exactly once, and has returned when sdb_close() returns, which cancels what
+ * still waits then; on an error it is not called. With threads (sdb_options.threads and worker_threads, a storage table that has
+ * them): served and called back by up to `worker_threads` threads of the database, in no certain order. The first requests start
+ * them. Without: served by sdb_step() only, in order, each in the thread that calls it. Not more than 1,024 wait: SDB_BUSY.
+ * SDB_INVALID, SDB_NO_MEMORY (memory or thread), SDB_CANCELLED (the database is being closed).
+ */
+SDB_API SDB_MUST_USE int sdb_get_async(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_get_callback *callback,
+                                       void *user, sdb_request *request);
+
+/* Withdraws a request that nobody serves yet. Never waits. May be called with any request at any time, by callbacks too.
+ *   SDB_OK          its callback was called with SDB_CANCELLED, by this call, and has returned
+ *   SDB_NOT_FOUND   it does not wait any more: its callback was called, is being called, or will be, with what was read */
+SDB_API int sdb_async_cancel(sdb *db, sdb_request request);
+
 /* --- Search ------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct sdb_cursor sdb_cursor;
@@ -258,8 +289,19 @@ SDB_API SDB_MUST_USE int sdb_flush(sdb *db);
 /* Brings the data file up to date and releases log and freed space. Others read and write meanwhile. */
 SDB_API SDB_MUST_USE int sdb_checkpoint(sdb *db);
 
-/* Does at most about `budget` units (pages) of background work; *more says whether some is left. For databases without threads. */
+/* Does at most about `budget` units (pages) of background work; *more says whether some is left. For databases without threads:
+ * call it when there is nothing better to do, and at least every `buffered_interval_ms` if that promise is to hold. What it does, a
+ * step at a time: requests of sdb_get_async(), whose callbacks it calls; the sync that buffered commits wait for; the mark behind
+ * the last commit after a second of rest; the log's next segment; writing changed pages ahead; the checkpoint when it is due; the
+ * cleaner. Without it commits do what cannot wait, so that nothing is lost but time. Harmless beside threads. SDB_IO, SDB_FULL,
+ * SDB_SYNC_FAILED, SDB_NO_MEMORY: of that work; the database goes on. */
 SDB_API SDB_MUST_USE int sdb_step(sdb *db, unsigned budget, bool *more);
+
+/* Quick mode: reads that begin from now on do not compare contents with their checksums, so that a flipped bit in a content is
+ * returned as if it were right. Heads of records, pages, chunk tables, structure and length are checked as ever, and so is
+ * everything that sdb_check() looks at. A reader keeps what was on when it was opened. Turning it on is told to
+ * sdb_options.warning; sdb_stats.quick_mode and unchecked_reads say that it is on and how much went unchecked. */
+SDB_API void sdb_set_quick_mode(sdb *db, bool on);
 
 typedef struct sdb_stats {
   size_t size; /* set to sizeof(sdb_stats) before the call */
@@ -278,6 +320,9 @@ typedef struct sdb_stats {
   uint64_t pins;                     /* open cursors and readers */
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */
   uint64_t recovered_commits;        /* replayed at open */
+  uint64_t requests;                 /* of sdb_get_async(): waiting or being served */
+  uint64_t unchecked_reads;          /* since open: contents read, or readers opened, in quick mode */
+  bool quick_mode;                   /* on now */
   bool log_damaged;                  /* the log had damage in the middle: open read-only */
   bool sync_failed;
 } sdb_stats;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* api.c - opening, closing, single documents, care; the contract is sdb/sdb.h. */
+/* api.c - opening, closing, reading single documents, care; the contract is sdb/sdb.h. */
 #include <stdio.h>
 
 #include "codec.h"
@@ -51,7 +51,7 @@ static const char *options_wrong(const sdb_options *o) {
   if (o->size != sizeof *o) return "options were not set with sdb_options_init of this library";
   if (!geometry_init(&g, o->page_size)) return "page_size must be 4096, 8192, 16384, 32768 or 65536";
   if (o->page_cache_size < 64) return "page_cache_size must be at least 64 pages";
-  if (o->versions_to_keep < 1 || o->versions_to_keep > 2) return "versions_to_keep must be 1 or 2";
+  if (o->versions_to_keep < 1 || o->versions_to_keep > 255) return "versions_to_keep must be 1 to 255";
   if (o->max_document_size > SDB_MAX_DOCUMENT) return "max_document_size must be at most 268435456";
   if (o->wal_segment_size % LOG_SECTOR || o->wal_segment_size < 16 * LOG_SECTOR || o->wal_segment_size > 1u << 30)
     return "wal_segment_size must be a multiple of 4096 from 65536 to 1073741824";
@@ -276,76 +276,6 @@ int sdb_close(sdb *db) {
 /* --- Documents
  * ------------------------------------------------------------------------------------------------------------------------ */
 
-static int put_options_check(sdb *db, const sdb_put_options *o) {
-  if (!o || (o->size == sizeof *o && o->durability <= SDB_NONE)) return SDB_OK;
-  return env_fail(&db->e, SDB_INVALID, "put options were not set with sdb_put_options_init of this library");
-}
-
-int document_size_check(sdb *db, uint64_t len) {
-  if (len <= db->options.max_document_size) return SDB_OK;
-  return env_fail(&db->e, SDB_TOO_LARGE, "a document of %llu bytes is larger than the %llu allowed", (unsigned long long)len,
-                  (unsigned long long)db->options.max_document_size);
-}
-
-bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len) {
-  record r = {.path_len = (uint16_t)path_len, .flags = o && o->token ? RECORD_TOKEN : 0};
-  return record_measure(&r) + len > heap_limit(db->pager);
-}
-
-static int put_large(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
-                     sdb_commit *out) {
-  extent_writer *w;
-  int rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, len, len, db->options.use_compression, &w);
-  if (rc != SDB_OK) return rc;
-  rc = extent_write(w, data, len);
-  if (rc == SDB_OK) rc = extent_end(w);
-  if (rc == SDB_OK) rc = commit_large(db, path, path_len, w, o, out);
-  extent_drop(w);
-  return rc;
-}
-
-/* The file is full: what was deleted before may be waiting for a checkpoint. */
-static bool room_made(sdb *db) {
-  pager_lock(db->pager);
-  bool waiting = pager_starved(db->pager) || db->dropped_count > 0;
-  pager_unlock(db->pager);
-  return waiting && work_checkpoint(db, false) == SDB_OK;
-}
-
-static int put_once(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o,
-                    sdb_commit *out) {
-  struct content packed;
-  content_pack(db, data, len, &packed);
-  bool large = document_is_large(db, path_len, o, packed.stored_len);
-  int rc = large ? SDB_OK : commit_put(db, path, path_len, data, &packed, o, out);
-  content_drop(db, &packed);
-  if (!large) return rc;
-  pager_lock(db->pager);
-  rc = commit_ready(db); /* refuse before anything is written */
-  pager_unlock(db->pager);
-  return rc == SDB_OK ? put_large(db, path, path_len, data, len, o, out) : rc;
-}
-
-int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
-  int rc = path_check(db, path, path_len);
-  if (rc == SDB_OK) rc = put_options_check(db, o);
-  if (rc == SDB_OK && !data && len) rc = env_fail(&db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
-  if (rc == SDB_OK) rc = document_size_check(db, len);
-  if (rc != SDB_OK) return rc;
-  rc = put_once(db, path, path_len, data, len, o, out);
-  if (rc == SDB_FULL && room_made(db)) rc = put_once(db, path, path_len, data, len, o, out);
-  if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
-  return rc;
-}
-
-int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out) {
-  int rc = path_check(db, path, path_len);
-  if (rc == SDB_OK) rc = put_options_check(db, o);
-  if (rc == SDB_OK) rc = commit_delete(db, path, path_len, o, out);
-  if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.deletes, 1, memory_order_relaxed);
-  return rc;
-}
-
 int sdb_wait(sdb *db, uint64_t sequence) {
   pager_lock(db->pager);
   uint64_t last = db->last_sequence;
@@ -367,7 +297,7 @@ int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db);
-  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
   if (rc == SDB_OK && size) *size = r.size;
   if (rc == SDB_OK && (r.size > cap || (!buf && r.size))) rc = SDB_SMALL_BUFFER;
   if (rc == SDB_OK) rc = content_read(db, &r, buf);
@@ -384,7 +314,7 @@ int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, 
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db);
-  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
   if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size)))
     rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
   if (rc == SDB_OK) rc = content_read(db, &r, copy);
@@ -407,7 +337,7 @@ int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_i
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db);
-  rc = document_find(db, in.view, path, path_len, version, &r, &entry);
+  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
   if (rc == SDB_OK) info_fill(info, &r, &entry);
   reading_end(db, in);
   return rc;
@@ -420,16 +350,75 @@ int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, si
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db);
-  uint64_t document = 0;
-  rc = tree_get(db->pager, in.view, db->roots.path_tree, path, path_len, &document);
-  if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
-  if (rc == SDB_OK) rc = table_get(db->table, in.view, document, &entry);
-  for (uint32_t back = 0; rc == SDB_OK && back <= (entry.previous != 0); back++, n++) {
+  rc = document_find(db, in.view, 0, path, path_len, SDB_CURRENT, &r, &entry);
+  if (rc == SDB_OK && cap) info_fill(&infos[0], &r, &entry);
+  uint64_t document = rc == SDB_OK ? id_document(r.id) : 0;
+  for (n = 1; rc == SDB_OK && n <= entry.version - entry.oldest; n++) {
     if (n >= cap) continue;
-    rc = document_version(db, in.view, document, &entry, entry.version - back, &r);
+    rc = document_version(db, in.view, document, &entry, entry.version - (uint32_t)n, &r);
     if (rc == SDB_OK) info_fill(&infos[n], &r, &entry);
   }
   if (rc == SDB_OK) *count = n;
+  reading_end(db, in);
+  return rc;
+}
+
+int sdb_get_attributes(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_attributes *a) {
+  record r;
+  table_entry entry;
+  int rc = path_check(db, path, path_len);
+  if (rc != SDB_OK) return rc;
+  reading in = reading_begin(db);
+  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
+  if (rc == SDB_OK) {
+    *a = (sdb_attributes){.expires_ms = r.flags & RECORD_EXPIRES ? r.expires_ms : 0};
+    if (r.flags & RECORD_TYPE) memcpy(a->content_type, r.type, r.type_len);
+    if (r.flags & RECORD_METADATA && r.metadata_len <= SDB_MAX_METADATA) {
+      memcpy(a->metadata, r.metadata, r.metadata_len);
+      a->metadata_len = r.metadata_len;
+    }
+  }
+  reading_end(db, in);
+  return rc;
+}
+
+/* --- Identity
+ * -------------------------------------------------------------------------------------------------------------------------- */
+
+int sdb_id_of(sdb *db, const void *path, size_t path_len, uint8_t id[16]) {
+  sdb_info info;
+  int rc = sdb_stat(db, path, path_len, SDB_CURRENT, &info);
+  if (rc == SDB_OK) memcpy(id, info.id, 16);
+  return rc;
+}
+
+/* One piece of memory: the array, then the bytes. */
+static int copy_paths(sdb *db, const record *r, sdb_path **paths, size_t *count) {
+  unsigned n = record_names(r);
+  sdb_path *list = mem_alloc(&db->e, n * sizeof *list + r->path_len + (r->flags & RECORD_NAMES ? r->names_len : 0));
+  if (!list) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for the paths of a document");
+  uint8_t *at = (uint8_t *)(list + n);
+  for (unsigned i = 0; i < n; i++) {
+    const uint8_t *name = record_name(r, i, &list[i].len);
+    memcpy(at, name, list[i].len);
+    list[i].path = at;
+    at += list[i].len;
+  }
+  *paths = list;
+  *count = n;
+  return SDB_OK;
+}
+
+int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count) {
+  record r;
+  table_entry entry;
+  if (!id || !paths || !count) return env_fail(&db->e, SDB_INVALID, "an id of 16 bytes and a place for the paths are needed");
+  reading in = reading_begin(db);
+  int rc = table_get(db->table, in.view, id_document(id), &entry);
+  if (rc == SDB_OK) rc = document_version(db, in.view, id_document(id), &entry, SDB_CURRENT, &r);
+  if (rc == SDB_OK && (memcmp(r.id, id, 16) != 0 || record_expired(db, &r, 0))) rc = SDB_NOT_FOUND;
+  if (rc == SDB_OK) rc = copy_paths(db, &r, paths, count);
+  if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
   reading_end(db, in);
   return rc;
 }
@@ -501,6 +490,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->puts = atomic_load(&db->n.puts);
   s->gets = atomic_load(&db->n.gets);
   s->deletes = atomic_load(&db->n.deletes);
+  s->expired = atomic_load(&db->expired);
   s->commits = atomic_load(&db->n.commits);
   s->syncs = atomic_load(&db->n.syncs);
   s->corruptions = atomic_load(&db->e.corruptions);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* api_stream.c - cursors over paths, readers and writers of one document; the contract is sdb/sdb.h.
+/* api_stream.c - cursors over paths and readers of one document; the contract is sdb/sdb.h.
  *
  * A cursor and a reader pin the view they were opened in. A cursor fetches entries by batches, so that one stay in the pager serves
  * many of them and the tree goes on in the leaf where it is.
@@ -76,6 +76,7 @@ static int fetch_info(sdb_cursor *c, uint64_t document, sdb_info *info) {
   if (rc == SDB_NOT_FOUND)
     return env_fail(&c->db->e, SDB_CORRUPT, "a path names a document that the table does not have; restore a copy");
   if (rc == SDB_OK) rc = document_version(c->db, c->view, document, &entry, SDB_CURRENT, &r);
+  entry.oldest = rc == SDB_OK ? document_oldest(&entry, &r) : 0;
   if (rc == SDB_OK) info_fill(info, &r, &entry);
   return rc;
 }
@@ -151,7 +152,7 @@ static int reader_fill(sdb_reader *r, const void *path, size_t path_len, uint32_
   sdb *db = r->db;
   record rec;
   table_entry entry;
-  int rc = document_find(db, r->view, path, path_len, version, &rec, &entry);
+  int rc = document_find(db, r->view, 0, path, path_len, version, &rec, &entry);
   if (rc != SDB_OK) return rc;
   bool check = content_is_checked(db);
   info_fill(&r->info, &rec, &entry);
@@ -248,121 +249,4 @@ int sdb_get_range(sdb *db, const void *path, size_t path_len, uint32_t version, 
   }
   sdb_reader_close(r);
   return rc;
-}
-
-/* --- Writer
- * ---------------------------------------------------------------------------------------------------------------------------- */
-
-enum { GATHER_BYTES = 1 << 20 }; /* of an unknown size, before it is taken for large */
-
-struct sdb_writer {
-  sdb *db;
-  uint64_t size; /* announced, or SDB_UNKNOWN_SIZE */
-  sdb_put_options options;
-  uint8_t token[16];
-  extent_writer *extent; /* once the content is known to be large */
-  uint8_t *gather;       /* content so far, while it may still be small */
-  size_t gathered, gather_cap;
-  int failed;
-  uint16_t path_len;
-  uint8_t path[SDB_MAX_PATH];
-};
-
-int sdb_writer_open(sdb *db, const void *path, size_t path_len, uint64_t size_hint, const sdb_put_options *o, sdb_writer **out) {
-  int rc = path_check(db, path, path_len);
-  if (rc == SDB_OK && o && (o->size != sizeof *o || o->durability > SDB_NONE))
-    rc = env_fail(&db->e, SDB_INVALID, "put options were not set with sdb_put_options_init of this library");
-  if (rc == SDB_OK && size_hint != SDB_UNKNOWN_SIZE) rc = document_size_check(db, size_hint);
-  if (rc == SDB_OK) {
-    pager_lock(db->pager);
-    rc = commit_ready(db);
-    pager_unlock(db->pager);
-  }
-  if (rc != SDB_OK) return rc;
-  sdb_writer *w = mem_new(&db->e, sizeof *w);
-  if (!w) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a writer");
-  w->db = db;
-  w->size = size_hint;
-  w->path_len = (uint16_t)path_len;
-  memcpy(w->path, path, path_len);
-  sdb_put_options_init(&w->options);
-  if (o) w->options = *o;
-  if (w->options.token) {
-    memcpy(w->token, w->options.token, 16);
-    w->options.token = w->token;
-  }
-  bool open_end = size_hint == SDB_UNKNOWN_SIZE || (db->options.use_compression && size_hint <= SDB_CHUNK);
-  if (!open_end && document_is_large(db, path_len, &w->options, size_hint)) /* else the end tells whether it is large */
-    rc = extent_begin(&db->e, db->pager, path, w->path_len, size_hint, size_hint, db->options.use_compression, &w->extent);
-  if (rc != SDB_OK) {
-    sdb_writer_abort(w);
-    return rc;
-  }
-  *out = w;
-  return SDB_OK;
-}
-
-static int gather_more(sdb_writer *w, const void *data, size_t len) {
-  void *p = w->gather;
-  if (!mem_reserve(&w->db->e, &p, &w->gather_cap, w->gathered + len, 1))
-    return env_fail(&w->db->e, SDB_NO_MEMORY, "out of memory for a writer");
-  w->gather = p;
-  if (len) memcpy(w->gather + w->gathered, data, len);
-  w->gathered += len;
-  return SDB_OK;
-}
-
-/* From memory into an extent. */
-static int become_large(sdb_writer *w, uint64_t size) {
-  sdb *db = w->db;
-  int rc = extent_begin(&db->e, db->pager, w->path, w->path_len, size, db->options.max_document_size, db->options.use_compression,
-                        &w->extent);
-  if (rc == SDB_OK) rc = extent_write(w->extent, w->gather, w->gathered);
-  mem_free(&db->e, w->gather);
-  w->gather = NULL;
-  w->gather_cap = 0;
-  return rc;
-}
-
-int sdb_writer_write(sdb_writer *w, const void *data, size_t len) {
-  if (w->failed != SDB_OK) return w->failed;
-  if (!data && len) return w->failed = env_fail(&w->db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
-  uint64_t so_far = w->extent ? extent_written(w->extent) : w->gathered;
-  int rc = SDB_OK;
-  if (w->size != SDB_UNKNOWN_SIZE && len > w->size - so_far)
-    rc = env_fail(&w->db->e, SDB_INVALID, "more bytes than the %llu that were announced", (unsigned long long)w->size);
-  else if (len > w->db->options.max_document_size - so_far)
-    rc = env_fail(&w->db->e, SDB_TOO_LARGE, "the document has more than the %llu bytes allowed",
-                  (unsigned long long)w->db->options.max_document_size);
-  if (rc == SDB_OK && !w->extent && w->gathered + len > GATHER_BYTES) rc = become_large(w, SDB_UNKNOWN_SIZE);
-  if (rc == SDB_OK) rc = w->extent ? extent_write(w->extent, data, len) : gather_more(w, data, len);
-  return w->failed = rc;
-}
-
-int sdb_writer_commit(sdb_writer *w, sdb_commit *commit) {
-  sdb *db = w->db;
-  int rc = w->failed;
-  uint64_t size = w->extent ? extent_written(w->extent) : w->gathered;
-  if (rc == SDB_OK && w->size != SDB_UNKNOWN_SIZE && size != w->size)
-    rc = env_fail(&db->e, SDB_INVALID, "the document has %llu bytes, but %llu were announced", (unsigned long long)size,
-                  (unsigned long long)w->size);
-  struct content packed = {0};
-  if (rc == SDB_OK && !w->extent) content_pack(db, w->gather, w->gathered, &packed);
-  if (rc == SDB_OK && !w->extent && document_is_large(db, w->path_len, &w->options, packed.stored_len)) rc = become_large(w, size);
-  if (rc == SDB_OK && w->extent) rc = extent_end(w->extent);
-  if (rc == SDB_OK)
-    rc = w->extent ? commit_large(db, w->path, w->path_len, w->extent, &w->options, commit)
-                   : commit_put(db, w->path, w->path_len, w->gather, &packed, &w->options, commit);
-  content_drop(db, &packed);
-  if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
-  sdb_writer_abort(w);
-  return rc;
-}
-
-void sdb_writer_abort(sdb_writer *w) {
-  if (!w) return;
-  sdb *db = w->db;
-  extent_drop(w->extent);
-  mem_free(&db->e, w->gather);
-  mem_free(&db->e, w);
 }

@@ -4,7 +4,8 @@
  *   1 chunks     directories, map and bitmap chunks against their checksums
  *   2 pages      every logical page: its stored bytes verify, its place is its own
  *   3 tree       all rules of the path tree; each path names a document whose record carries that path
- *   4 documents  each table entry: its records verify, contents match digests, chunks match checksums, extents are their own
+ *   4 documents  each table entry: its records verify, contents match digests, chunks match checksums, extents are their own; the
+ *                names and times of the current ones stand in the trees, and no others
  *   5 heap       live bytes of each page are the sum of the records that count
  *   6 bitmap     used is exactly what was reached
  *   7 numbers    the header's sums
@@ -25,7 +26,8 @@ struct check {
   uint8_t *page;    /* a page's bytes as stored */
   uint8_t *chunk;   /* SDB_CHUNK */
   uint64_t logical_limit, content_bytes, heap_live, names;
-  bool replayed; /* pages changed since the checkpoint: what the file uses is not what is reached now */
+  uint64_t named, expiring, expiries; /* names in records, documents that expire, entries of the expiry tree */
+  bool replayed;                      /* pages changed since the checkpoint: what the file uses is not what is reached now */
 };
 
 static void say(void *user, const char *sentence) {
@@ -128,29 +130,56 @@ static int check_extent(struct check *c, const record *r) {
   return SDB_OK;
 }
 
-static int check_version(struct check *c, uint64_t document, const table_entry *entry, uint32_t version) {
-  record r;
-  uint64_t place = version == entry->version ? entry->current : entry->previous;
-  int rc = document_version(c->db, VIEW_HEAD, document, entry, version, &r);
-  if (rc == SDB_NO_MEMORY || rc == SDB_IO) return rc;
-  if (rc != SDB_OK) {
-    tell(c, "version %u of document %llu cannot be read", version, (unsigned long long)document);
-    return SDB_OK;
-  }
+/* Its place in the heap, its extent and its content. */
+static int check_record(struct check *c, uint64_t place, const record *r) {
   c->report->versions++;
-  c->heap_live += r.total;
-  if (place_page(place) < c->logical_limit) c->live[place_page(place)] += r.total / 8;
-  if (version == entry->version) {
-    c->content_bytes += r.size;
-    uint64_t named = 0;
-    rc = tree_get(c->db->pager, VIEW_HEAD, c->db->roots.path_tree, r.path, r.path_len, &named);
-    if (rc == SDB_NO_MEMORY) return rc;
-    if (rc != SDB_OK || named != document) tell(c, "the path of document %llu does not lead to it", (unsigned long long)document);
-  }
-  if (r.flags & RECORD_LARGE) return check_extent(c, &r);
-  if (content_unpack(c->db, &r, true, c->chunk) != SDB_OK)
-    tell(c, "version %u of document %llu does not match its digest", version, (unsigned long long)document);
+  c->heap_live += r->total;
+  if (place_page(place) < c->logical_limit) c->live[place_page(place)] += r->total / 8;
+  if (r->flags & RECORD_LARGE) return check_extent(c, r);
+  if (content_unpack(c->db, r, true, c->chunk) != SDB_OK)
+    tell(c, "version %u of document %llu does not match its digest", r->version, (unsigned long long)id_document(r->id));
   return SDB_OK;
+}
+
+static int check_version(struct check *c, uint64_t document, const table_entry *entry, uint32_t version, record *r) {
+  uint64_t place = 0;
+  int rc = document_version(c->db, VIEW_HEAD, document, entry, version, r);
+  if (rc == SDB_OK) rc = document_place(c->db, VIEW_HEAD, document, entry, version, &place);
+  if (rc == SDB_NO_MEMORY || rc == SDB_IO) return rc;
+  if (rc == SDB_OK) return check_record(c, place, r);
+  tell(c, "version %u of document %llu cannot be read", version, (unsigned long long)document);
+  return SDB_CORRUPT;
+}
+
+/* Every name of the current record leads to the document, and its time stands in the expiry tree. */
+static int check_current(struct check *c, uint64_t document, const table_entry *entry, const record *r) {
+  uint64_t named = 0;
+  c->content_bytes += r->size;
+  for (unsigned i = 0; i < record_names(r); i++) {
+    size_t len;
+    const uint8_t *name = record_name(r, i, &len);
+    int rc = tree_get(c->db->pager, VIEW_HEAD, c->db->roots.path_tree, name, len, &named);
+    if (rc == SDB_NO_MEMORY) return rc;
+    if (rc != SDB_OK || named != document) tell(c, "a path of document %llu does not lead to it", (unsigned long long)document);
+    else c->named++;
+  }
+  bool expires = r->flags & RECORD_EXPIRES;
+  c->expiring += expires;
+  if (expires != entry->expires) tell(c, "the table does not say whether document %llu expires", (unsigned long long)document);
+  return SDB_OK;
+}
+
+static int check_document(struct check *c, uint64_t document, table_entry *entry) {
+  record r;
+  int rc = check_version(c, document, entry, entry->version, &r);
+  if (rc != SDB_OK && rc != SDB_CORRUPT) return rc;
+  entry->oldest = document_oldest(entry, rc == SDB_OK ? &r : NULL);
+  rc = rc == SDB_OK ? check_current(c, document, entry, &r) : SDB_OK;
+  for (uint32_t v = entry->version - 1; rc == SDB_OK && v >= entry->oldest && v > 0; v--) {
+    rc = check_version(c, document, entry, v, &r);
+    if (rc == SDB_CORRUPT) rc = SDB_OK;
+  }
+  return rc;
 }
 
 static int check_documents(struct check *c) {
@@ -164,11 +193,31 @@ static int check_documents(struct check *c) {
       continue;
     }
     c->report->documents++;
-    rc = check_version(c, d, &entry, entry.version);
-    if (rc == SDB_OK && entry.previous) rc = check_version(c, d, &entry, entry.version - 1);
+    rc = check_document(c, d, &entry);
     if (rc != SDB_OK) return rc;
   }
   return SDB_OK;
+}
+
+static int visit_expiry(void *user, const uint8_t *key, size_t len, uint64_t document) {
+  struct check *c = user;
+  table_entry entry;
+  record r;
+  uint64_t ms = 0;
+  c->expiries++;
+  for (int i = 0; i < 8 && len == EXPIRY_KEY; i++) ms = ms << 8 | key[i];
+  int rc = table_get(c->db->table, VIEW_HEAD, document, &entry);
+  if (rc == SDB_OK) rc = document_version(c->db, VIEW_HEAD, document, &entry, SDB_CURRENT, &r);
+  if (rc == SDB_NO_MEMORY || rc == SDB_IO) return rc;
+  if (rc != SDB_OK || len != EXPIRY_KEY || !(r.flags & RECORD_EXPIRES) || r.expires_ms != ms)
+    tell(c, "the expiry tree has a time for document %llu that the document does not have", (unsigned long long)document);
+  return SDB_OK;
+}
+
+static int check_expiry(struct check *c) {
+  tree_visitor v = {.user = c, .page = visit_structure_page, .entry = visit_expiry, .problem = say};
+  if (!c->db->roots.expiry_tree) return SDB_OK;
+  return tree_check(c->db->pager, VIEW_HEAD, c->db->roots.expiry_tree, &v);
 }
 
 static int visit_path(void *user, const uint8_t *key, size_t len, uint64_t document) {
@@ -216,6 +265,8 @@ static void check_sums(struct check *c) {
   const roots *r = &c->db->roots;
   expect(c, "documents", r->documents, c->report->documents);
   expect(c, "names", r->names, c->names);
+  expect(c, "names in the path tree and in the documents", c->names, c->named);
+  expect(c, "documents that expire and entries of the expiry tree", c->expiring, c->expiries);
   expect(c, "bytes of content", r->content_bytes, c->content_bytes);
   expect(c, "heap pages", r->heap_pages, c->report->heap_pages);
   expect(c, "live bytes in the heap", r->heap_live, c->heap_live);
@@ -236,6 +287,7 @@ static int check_all(struct check *c) {
   if (rc == SDB_OK) rc = tree_check(db->pager, VIEW_HEAD, db->roots.path_tree, &v);
   if (rc == SDB_OK) rc = table_walk_pages(db->table, VIEW_HEAD, visit_structure_page, c);
   if (rc == SDB_OK) rc = check_documents(c);
+  if (rc == SDB_OK) rc = check_expiry(c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_orphan, c);
   if (rc == SDB_OK) rc = check_bitmap(c);
   if (rc == SDB_OK) check_sums(c);

@@ -136,69 +136,12 @@ int commit_ready(sdb *db) {
   return pager_mark_unclean(db->pager, tail, chain);
 }
 
-static sdb_durability durability_of(const sdb *db, const sdb_put_options *o) {
-  sdb_durability d = o && o->durability != SDB_DEFAULT ? o->durability : db->options.durability;
+sdb_durability durability_of(const sdb *db, sdb_durability asked) {
+  sdb_durability d = asked != SDB_DEFAULT ? asked : db->options.durability;
   return d == SDB_DEFAULT ? SDB_DURABLE : d;
 }
 
-static bool claim_conflicts(const sdb *db, uint64_t document, const void *path, size_t len) {
-  for (const struct claim *c = db->claims; c; c = c->next)
-    if ((document && c->document == document) || (c->path_len == len && memcmp(c->path, path, len) == 0)) return true;
-  return false;
-}
-
-/* The current state of the path: its document number (0: none), table entry and current record. `own`: our claim does not stop us.
- */
-static int look_up(sdb *db, struct change *c, record *current, bool *has_current) {
-  for (;;) {
-    *has_current = false;
-    c->entry = (table_entry){0};
-    c->document = 0;
-    c->old_size = 0;
-    int rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->path, c->path_len, &c->document);
-    if (rc != SDB_OK && rc != SDB_NOT_FOUND) return rc;
-    if (claim_conflicts(db, c->document, c->path, c->path_len)) {
-      if (!db->e.threads) return env_fail(&db->e, SDB_INTERNAL, "a large write of the same document is being committed");
-      pager_leave(db->pager, c->slot); /* who waits holds nobody up */
-      cond_wait(&db->claim_free, pager_mutex(db->pager));
-      c->slot = pager_enter(db->pager);
-      continue;
-    }
-    if (c->document == 0) return SDB_OK;
-    rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
-    if (rc == SDB_NOT_FOUND)
-      return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; restore a copy");
-    if (rc != SDB_OK) return rc;
-    rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, current);
-    if (rc == SDB_CORRUPT) return SDB_OK; /* a new version heals a damaged one: number and predecessor still count */
-    if (rc != SDB_OK) return rc;
-    *has_current = true;
-    c->old_size = current->size;
-    return SDB_OK;
-  }
-}
-
-static int check_expectation(sdb *db, const sdb_put_options *o, const struct change *c) {
-  if (!o || o->expect == SDB_ANY || o->expect == c->entry.version) return SDB_OK;
-  if (o->expect == SDB_ABSENT)
-    return env_fail(&db->e, SDB_CONFLICT, "the document exists already, at version %u", c->entry.version);
-  if (!c->entry.version) return env_fail(&db->e, SDB_CONFLICT, "version %u was expected, but there is no document", o->expect);
-  return env_fail(&db->e, SDB_CONFLICT, "version %u was expected, but %u is current", o->expect, c->entry.version);
-}
-
-/* Has a kept version been made by the write that carries this token? */
-static bool token_known(sdb *db, const struct change *c, const record *current, bool has_current, const uint8_t *token,
-                        record *found) {
-  if (has_current && current->token && memcmp(current->token, token, 16) == 0) {
-    *found = *current;
-    return true;
-  }
-  if (!c->entry.previous) return false;
-  return heap_read(&db->e, db->pager, VIEW_HEAD, c->entry.previous, found) == SDB_OK && id_document(found->id) == c->document &&
-         found->token && memcmp(found->token, token, 16) == 0;
-}
-
-/* What follows once the change is applied and in the log, still under the lock. Returns the sequence to wait for, 0: none. */
+/* What follows once the commit is applied and in the log, still under the lock. Returns the sequence to wait for, 0: none. */
 static uint64_t commit_order(sdb *db, sdb_durability d) {
   uint64_t sequence = db->last_sequence;
   db->last_commit_us = db->e.storage->monotonic_us(db->e.storage->ctx);
@@ -215,7 +158,7 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
   return sequence - atomic_load(&db->synced_sequence) > MAX_UNSYNCED ? sequence : 0;
 }
 
-/* A refusal: its reason must have become visible before it is told. */
+/* A refusal, or an answer without a commit: its reason must have become visible before it is told. */
 static int refuse(sdb *db, int code, uint64_t seen) {
   int rc = SDB_OK;
   if (seen > atomic_load(&db->visible_sequence)) {
@@ -246,250 +189,228 @@ static int become_visible(sdb *db, uint64_t sequence, uint64_t wait_for) {
   return rc;
 }
 
-static int finish(sdb *db, uint64_t sequence, uint64_t wait_for, struct pressure pressure, sdb_durability d,
-                  const sdb_put_options *o, sdb_commit *out) {
+static int finish(sdb *db, const struct commit *q, uint64_t sequence, uint64_t wait_for, struct pressure pressure) {
   int rc = SDB_OK;
-  bool deferred = d == SDB_DURABLE && o && o->defer;
-  if (wait_for && d != SDB_DURABLE) rc = become_visible(db, sequence, wait_for);
-  else if (wait_for && !deferred) rc = wait_durable(db, wait_for);
+  bool durable = q->durability == SDB_DURABLE;
+  if (wait_for && !durable) rc = become_visible(db, sequence, wait_for);
+  else if (wait_for && !q->defer) rc = wait_durable(db, wait_for);
   if (!wait_for && log_has_sealed(db->log)) { /* a large piece: hand it to the file now, so that memory stays small */
     log_own(db->log);
     rc = log_write(db->log);
     log_disown(db->log);
   }
-  if (out) out->reached = d;
-  work_after_commit(db, pressure);
+  if (!q->background) work_after_commit(db, pressure);
   return rc;
 }
 
-/* --- Put
- * ----------------------------------------------------------------------------------------------------------------------------- */
+/* --- Log record --------------------------------------------------------------------------------------------------------------- */
 
-/* Log and state, once everything is decided. */
-static int store(sdb *db, struct change *c) {
-  struct put_plan plan;
-  size_t payload = align_up(LOG_OP_HEAD + c->r.total, 8);
+/* Places do not go into the log: without the one of an older version. */
+static bool is_image(const struct change *c) { return !(c->r.flags & RECORD_OLDER); }
+
+static uint32_t body_size(const struct change *c) {
+  uint32_t n = OP_NAMES_HEAD;
+  if (c->op == OP_PUT && is_image(c)) return c->r.total;
+  if (c->op == OP_PUT) {
+    record r = c->r;
+    r.flags &= (uint16_t)~RECORD_OLDER;
+    return (uint32_t)record_measure(&r);
+  }
+  if (c->op != OP_DELETE) return n + 2 + (uint32_t)c->name_len;
+  for (unsigned i = 0; i < record_names(&c->named); i++) {
+    size_t len;
+    record_name(&c->named, i, &len);
+    n += 2 + (uint32_t)len;
+  }
+  return n;
+}
+
+static void write_put(uint8_t *body, const struct change *c, uint32_t size) {
+  if (is_image(c)) {
+    memcpy(body, c->bytes, size);
+  } else {
+    record r = c->r;
+    r.flags &= (uint16_t)~RECORD_OLDER;
+    r.total = size;
+    record_write(body, &r);
+  }
+}
+
+static uint8_t *write_name(uint8_t *at, const void *name, size_t len) {
+  put16(at, (uint16_t)len);
+  memcpy(at + 2, name, len);
+  return at + 2 + len;
+}
+
+static void write_names(uint8_t *body, const struct change *c) {
+  uint8_t *at = body + OP_NAMES_HEAD;
+  memcpy(body, c->result.info.id, 16);
+  put32(body + 16, c->result.info.version);
+  body[20] = c->cause;
+  body[21] = c->op == OP_DELETE ? (uint8_t)record_names(&c->named) : 1;
+  if (c->op != OP_DELETE) write_name(at, c->name, c->name_len);
+  for (unsigned i = 0; c->op == OP_DELETE && i < record_names(&c->named); i++) {
+    size_t len;
+    const uint8_t *name = record_name(&c->named, i, &len);
+    at = write_name(at, name, len);
+  }
+}
+
+static size_t op_size(const struct change *c) { return c->done ? align_up(LOG_OP_HEAD + body_size(c), 8) : 0; }
+
+static uint8_t *write_op(uint8_t *at, const struct change *c) {
+  uint32_t size = body_size(c);
+  if (!c->done) return at;
+  memset(at, 0, LOG_OP_HEAD);
+  at[0] = c->op;
+  at[1] = c->created;
+  put32(at + 4, size);
+  if (c->op == OP_PUT) write_put(at + LOG_OP_HEAD, c, size);
+  else write_names(at + LOG_OP_HEAD, c);
+  size_t whole = op_size(c);
+  memset(at + LOG_OP_HEAD + size, 0, whole - LOG_OP_HEAD - size);
+  return at + whole;
+}
+
+/* The record of the commit: everything that was applied, in order. SDB_TOO_LARGE, SDB_IO, SDB_FULL, SDB_NO_MEMORY. */
+static int log_commit(sdb *db, const struct commit *q, uint64_t now_ms, bool *changed) {
+  size_t payload = 0;
+  unsigned count = 0;
+  for (unsigned i = 0; i < q->count; i++) {
+    const struct change *c = &q->ops[i];
+    payload += op_size(c) + (c->before ? op_size(c->before) : 0);
+    count += c->done ? 1 : 0;
+    count += c->before && c->before->done ? 1 : 0;
+  }
+  *changed = count > 0;
+  if (!count) return SDB_OK;
   int rc = log_reserve(db->log, payload);
-  if (rc == SDB_OK) rc = apply_put_prepare(db, c, &plan);
   if (rc != SDB_OK) return rc;
-  uint8_t *op = log_append(db->log, LOG_COMMIT, ++db->last_sequence, 1, c->r.time_ms, payload);
-  memset(op, 0, LOG_OP_HEAD);
-  op[0] = OP_PUT;
-  op[1] = c->created;
-  put32(op + 4, c->r.total);
-  apply_put(db, c, &plan);
-  memcpy(op + LOG_OP_HEAD, plan.bytes, c->r.total);
+  uint8_t *at = log_append(db->log, LOG_COMMIT, ++db->last_sequence, (uint16_t)count, now_ms, payload);
+  for (unsigned i = 0; i < q->count; i++) {
+    if (q->ops[i].before) at = write_op(at, q->ops[i].before);
+    at = write_op(at, &q->ops[i]);
+  }
   log_finish(db->log);
   db->roots.sequence = db->last_sequence;
   return SDB_OK;
 }
 
-static void fill_commit(sdb *db, sdb_commit *out, const struct change *c, const record *r, bool repeated) {
-  if (!out) return;
-  *out = (sdb_commit){.sequence = db->last_sequence, .created = c->created, .repeated = repeated};
-  table_entry after = {.version = r->version, .previous = r->kept ? c->entry.current : 0};
-  info_fill(&out->info, r, repeated ? &c->entry : &after);
+/* --- A commit ----------------------------------------------------------------------------------------------------------------- */
+
+static void undo_all(sdb *db, const struct commit *q, unsigned count) {
+  while (count-- > 0) judge_undo(db, &q->ops[count]);
 }
 
-/* Decides identity and version; c->r has content, path, token already. */
-static int decide(sdb *db, struct change *c, const record *current, bool has_current) {
-  uint64_t now = db->e.storage->now_ms(db->e.storage->ctx) & 0xFFFFFFFFFFFFull;
-  int rc = SDB_OK;
-  c->created = c->document == 0;
-  if (c->created) rc = document_number(db, &c->document);
-  if (rc != SDB_OK) return rc;
-  if (has_current) memcpy(c->r.id, current->id, 16);
-  else rc = id_make(&db->e, c->r.id, c->document, now);
-  if (rc != SDB_OK) return env_fail(&db->e, rc, "no randomness for a document id");
-  if (c->entry.version == UINT32_MAX - 1) return env_fail(&db->e, SDB_FULL, "the document has reached the last version number");
-  c->r.version = c->entry.version + 1;
-  c->r.kept = db->options.versions_to_keep > 1 && c->entry.current ? 1 : 0;
-  c->r.time_ms = now;
+static int judge_all(sdb *db, struct commit *q, uint64_t now_ms) {
+  for (unsigned i = 0; i < q->count; i++) {
+    int rc = judge(db, &q->ops[i], now_ms, q->lenient);
+    if (rc == SDB_OK) continue;
+    q->failed = i;
+    undo_all(db, q, i);
+    return rc;
+  }
   return SDB_OK;
 }
 
-/* Judges and applies; the writer's lock is held. *seen: the state a refusal rests on. */
-static int put_locked(sdb *db, struct change *c, const sdb_put_options *o, bool *repeated) {
-  record current, found;
-  bool has_current;
-  int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = collect(db, 2);
-  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current);
-  if (rc != SDB_OK) return rc;
-  if (o && o->token && c->document && token_known(db, c, &current, has_current, o->token, &found)) {
-    c->r = found;
-    *repeated = true;
-    return SDB_OK;
+/* Space and lists for what the operations may need. */
+static int admit(sdb *db, const struct commit *q) {
+  size_t runs = 0;
+  uint32_t pages = 4;
+  bool freeing = true;
+  for (unsigned i = 0; i < q->count; i++) {
+    const struct change *c = &q->ops[i];
+    runs += c->extent ? MAX_RUNS + 8u : 8u;
+    pages += c->op == OP_PUT || c->op == OP_BIND ? 4 : 1;
+    freeing = freeing && c->op != OP_PUT && c->op != OP_BIND;
   }
-  rc = check_expectation(db, o, c);
-  if (rc == SDB_OK) rc = pager_admit(db->pager, MAX_RUNS + 8, 8, false);
-  if (rc == SDB_OK) rc = decide(db, c, &current, has_current);
-  if (rc != SDB_OK) return rc;
-  if (durability_of(db, o) == SDB_DURABLE) publish_lazy(db);
-  rc = store(db, c);
-  if (rc != SDB_OK && c->created) document_number_return(db, c->document);
+  return pager_admit(db->pager, runs, pages, freeing);
+}
+
+static int prepare(sdb *db, const struct commit *q) {
+  int rc = commit_ready(db);
+  if (rc == SDB_OK) rc = collect(db, 2 * q->count);
+  if (rc == SDB_OK) rc = admit(db, q);
+  if (rc == SDB_OK && q->durability == SDB_DURABLE) publish_lazy(db);
   return rc;
 }
 
-static void change_init(struct change *c, const void *path, size_t path_len, const sdb_put_options *o) {
-  *c = (struct change){.path = path, .path_len = path_len};
-  c->r.path = path;
-  c->r.path_len = (uint16_t)path_len;
-  if (o && o->token) c->r.token = o->token, c->r.flags |= RECORD_TOKEN;
+static bool is_large(const struct commit *q) {
+  for (unsigned i = 0; i < q->count; i++)
+    if (q->ops[i].extent) return true;
+  return false;
 }
 
-static int put_end(sdb *db, int rc, struct change *c, bool repeated, const sdb_put_options *o, sdb_commit *out) {
-  sdb_durability d = durability_of(db, o);
-  uint64_t seen = db->last_sequence, wait_for = 0;
-  if (rc == SDB_OK) fill_commit(db, out, c, &c->r, repeated);
-  if (rc == SDB_OK && !repeated) wait_for = commit_order(db, d);
-  struct pressure pressure = work_pressure(db);
-  pager_leave(db->pager, c->slot);
+/* Finds out which versions the large contents will be, and writes that into their extents, which are synced then (I4). */
+static int rehearse(sdb *db, struct commit *q, uint64_t now_ms, unsigned *slot) {
+  int rc = judge_all(db, q, now_ms);
+  if (rc != SDB_OK) return rc;
+  undo_all(db, q, q->count);
+  claims_take(db, q->ops, q->count);
+  pager_leave(db->pager, *slot);
   pager_unlock(db->pager);
-  if (rc == SDB_OK && !repeated) return finish(db, seen, wait_for, pressure, d, o, out);
-  if (rc == SDB_CONFLICT) return refuse(db, rc, seen);
-  if (rc != SDB_OK) return rc;
-  if (out) out->reached = d;
-  return d == SDB_DURABLE ? wait_durable(db, seen) : refuse(db, SDB_OK, seen);
-}
-
-int commit_put(sdb *db, const void *path, size_t path_len, const void *data, const struct content *packed, const sdb_put_options *o,
-               sdb_commit *out) {
-  struct change c;
-  bool repeated = false;
-  change_init(&c, path, path_len, o);
-  c.r.flags |= packed->flags;
-  c.r.size = (uint32_t)packed->size;
-  c.r.stored = packed->stored;
-  c.r.stored_len = (uint32_t)packed->stored_len;
-  c.r.digest = crc32c(0, data, packed->size);
-  c.r.total = (uint32_t)record_measure(&c.r);
-  pager_lock(db->pager);
-  c.slot = pager_enter(db->pager);
-  int rc = put_locked(db, &c, o, &repeated);
-  return put_end(db, rc, &c, repeated, o, out);
-}
-
-/* --- Large documents
- * ------------------------------------------------------------------------------------------------------------------ */
-
-/* Step one: who will this be? Others who want the document wait from here on. */
-static int claim_take(sdb *db, struct change *c, struct claim *claim, const sdb_put_options *o, bool *repeated) {
-  record current, found;
-  bool has_current;
-  int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = look_up(db, c, &current, &has_current);
-  if (rc != SDB_OK) return rc;
-  if (o && o->token && c->document && token_known(db, c, &current, has_current, o->token, &found)) {
-    c->r = found;
-    *repeated = true;
-    return SDB_OK;
+  for (unsigned i = 0; rc == SDB_OK && i < q->count; i++) {
+    struct change *c = &q->ops[i];
+    if (!c->extent || c->repeated) continue;
+    rc = extent_seal(c->extent, &c->r);
+    q->failed = i;
   }
-  rc = check_expectation(db, o, c);
-  if (rc == SDB_OK) rc = decide(db, c, &current, has_current);
-  if (rc != SDB_OK) return rc;
-  *claim = (struct claim){.next = db->claims, .document = c->document, .path = c->path, .path_len = c->path_len};
-  db->claims = claim;
-  return SDB_OK;
-}
-
-static void claim_release(sdb *db, const struct claim *claim) {
-  struct claim **at = &db->claims;
-  while (*at && *at != claim) at = &(*at)->next;
-  if (*at) *at = claim->next;
-  cond_broadcast(&db->claim_free);
-}
-
-int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, const sdb_put_options *o, sdb_commit *out) {
-  struct change c;
-  struct claim claim;
-  bool repeated = false;
-  uint8_t stored[8 + 8 * MAX_RUNS];
-  change_init(&c, path, path_len, o);
-  c.r.flags |= RECORD_LARGE | (extent_packed(w) ? RECORD_SNAPPY : 0);
-  c.r.size = (uint32_t)extent_written(w);
-  c.r.digest = extent_digest(w);
-  c.r.stored = stored;
-  c.r.stored_len = (uint32_t)run_list_size(extent_runs(w)->count);
-  c.r.total = (uint32_t)record_measure(&c.r);
-  run_list_write(stored, extent_runs(w));
-
   pager_lock(db->pager);
-  c.slot = pager_enter(db->pager);
-  int rc = claim_take(db, &c, &claim, o, &repeated);
-  if (rc != SDB_OK || repeated) return put_end(db, rc, &c, repeated, o, out);
-  pager_leave(db->pager, c.slot);
-  pager_unlock(db->pager);
-
-  rc = extent_seal(w, &c.r); /* I4 */
-
-  pager_lock(db->pager);
-  c.slot = pager_enter(db->pager);
-  if (rc == SDB_OK) rc = commit_ready(db);
-  if (rc == SDB_OK) rc = collect(db, 2);
-  if (rc == SDB_OK) rc = pager_admit(db->pager, MAX_RUNS + 8, 8, false);
-  if (rc == SDB_OK && durability_of(db, o) == SDB_DURABLE) publish_lazy(db);
-  if (rc == SDB_OK && !c.created) rc = table_get(db->table, VIEW_HEAD, c.document, &c.entry); /* the cleaner may have moved it */
-  if (rc == SDB_OK) rc = store(db, &c);
-  if (rc == SDB_OK) extent_keep(w);
-  else if (c.created) document_number_return(db, c.document);
-  claim_release(db, &claim);
-  return put_end(db, rc, &c, false, o, out);
+  *slot = pager_enter(db->pager);
+  return rc == SDB_OK ? prepare(db, q) : rc;
 }
 
-/* --- Delete
- * --------------------------------------------------------------------------------------------------------------------------- */
-
-static int delete_locked(sdb *db, struct change *c, const sdb_put_options *o, bool *has_current) {
-  int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = collect(db, 2);
-  if (rc == SDB_OK) rc = look_up(db, c, &c->r, has_current);
-  if (rc == SDB_OK) rc = check_expectation(db, o, c);
-  if (rc == SDB_OK && !c->document) rc = SDB_NOT_FOUND;
-  if (rc == SDB_OK) rc = pager_admit(db->pager, 8, 8, true);
-  size_t payload = align_up(LOG_OP_HEAD + OP_DELETE_HEAD + c->path_len, 8);
-  if (rc == SDB_OK) rc = log_reserve(db->log, payload);
-  if (rc != SDB_OK) return rc;
-  if (durability_of(db, o) == SDB_DURABLE) publish_lazy(db);
-  uint8_t id[16] = {0};
-  if (*has_current) memcpy(id, c->r.id, 16);
-  else if (id_make(&db->e, id, c->document, 0) != SDB_OK) return env_fail(&db->e, SDB_IO, "no randomness for a document id");
-  if (!*has_current) {
-    c->r = (record){.version = c->entry.version};
-    memcpy(c->r.id, id, 16);
+static void end_ops(sdb *db, const struct commit *q, bool done) {
+  for (unsigned i = 0; i < q->count; i++) {
+    struct change *c = &q->ops[i];
+    if (c->before && done) apply_end(db, c->before);
+    if (done) apply_end(db, c);
+    if (c->extent && c->done) extent_keep(c->extent);
+    if (c->number && !(c->done && c->created)) document_number_return(db, c->number);
+    c->number = 0;
+    c->decided = false;
+    c->result.sequence = db->last_sequence;
+    c->result.reached = q->durability;
+    mem_free(&db->e, c->before);
+    mem_free(&db->e, c->scratch);
+    c->before = NULL;
+    c->scratch = NULL;
   }
-  rc = apply_delete(db, c);
-  if (rc != SDB_OK) return rc;
-  uint64_t now = db->e.storage->now_ms(db->e.storage->ctx);
-  uint8_t *op = log_append(db->log, LOG_COMMIT, ++db->last_sequence, 1, now, payload);
-  memset(op, 0, payload);
-  op[0] = OP_DELETE;
-  put32(op + 4, (uint32_t)(OP_DELETE_HEAD + c->path_len));
-  op += LOG_OP_HEAD;
-  memcpy(op, id, 16);
-  put32(op + 16, c->entry.version);
-  put16(op + 22, (uint16_t)c->path_len);
-  memcpy(op + OP_DELETE_HEAD, c->path, c->path_len);
-  log_finish(db->log);
-  db->roots.sequence = db->last_sequence;
-  return SDB_OK;
 }
 
-int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out) {
-  struct change c = {.path = path, .path_len = path_len};
-  bool has_current = false;
-  sdb_durability d = durability_of(db, o);
-  pager_lock(db->pager);
-  c.slot = pager_enter(db->pager);
-  int rc = delete_locked(db, &c, o, &has_current);
-  uint64_t seen = db->last_sequence, wait_for = 0;
+/* Everything that needs the lock. */
+static int run_locked(sdb *db, struct commit *q, bool *changed) {
+  uint64_t now_ms = db->e.storage->now_ms(db->e.storage->ctx) & 0xFFFFFFFFFFFFull;
+  bool large = is_large(q);
+  unsigned slot = pager_enter(db->pager);
+  q->failed = q->count;
+  int rc = claims_wait(db, q->ops, q->count, &slot);
+  if (rc == SDB_OK) rc = prepare(db, q);
+  if (rc == SDB_OK && large) rc = rehearse(db, q, now_ms, &slot);
+  if (rc == SDB_OK) rc = judge_all(db, q, now_ms);
   if (rc == SDB_OK) {
-    fill_commit(db, out, &c, &c.r, false);
-    wait_for = commit_order(db, d);
+    q->failed = q->count;
+    rc = log_commit(db, q, now_ms, changed);
+    if (rc != SDB_OK) undo_all(db, q, q->count);
   }
+  end_ops(db, q, rc == SDB_OK);
+  if (large) claims_release(db, q->ops, q->count);
+  pager_leave(db->pager, slot);
+  return rc;
+}
+
+int commit_run(sdb *db, struct commit *q) {
+  bool changed = false;
+  uint64_t wait_for = 0;
+  q->durability = durability_of(db, q->durability);
+  pager_lock(db->pager);
+  int rc = run_locked(db, q, &changed);
+  uint64_t seen = db->last_sequence;
+  if (rc == SDB_OK && changed) wait_for = commit_order(db, q->durability);
   struct pressure pressure = work_pressure(db);
-  pager_leave(db->pager, c.slot);
   pager_unlock(db->pager);
-  if (rc == SDB_OK) return finish(db, seen, wait_for, pressure, d, o, out);
-  return rc == SDB_CONFLICT || rc == SDB_NOT_FOUND ? refuse(db, rc, seen) : rc;
+  if (rc == SDB_CONFLICT || rc == SDB_NOT_FOUND) return refuse(db, rc, seen);
+  if (rc != SDB_OK) return rc;
+  if (changed) return finish(db, q, seen, wait_for, pressure);
+  return q->durability == SDB_DURABLE ? wait_durable(db, seen) : refuse(db, SDB_OK, seen);
 }

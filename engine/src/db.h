@@ -17,11 +17,6 @@
 #include "table.h"
 #include "tree.h"
 
-/* A record that no version points at any more: its space waits to be taken back in small steps. */
-struct dropped {
-  uint64_t place;
-};
-
 /* Somebody is about to commit a large document there: others wait, so that its version can be written into the extent first. */
 struct claim {
   struct claim *next;
@@ -29,6 +24,8 @@ struct claim {
   const void *path;
   size_t path_len;
 };
+
+enum { RANDOM_POOL = 512, EXPIRY_KEY = 13 };
 
 struct counters {
   atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints, unchecked;
@@ -60,13 +57,15 @@ struct sdb {
 
   /* Under the writer's lock: the newest state, published or not. */
   roots roots;
-  struct dropped *dropped; /* ring of capacity dropped_cap */
+  uint64_t *dropped; /* ring of places of capacity dropped_cap (apply.c) */
   size_t dropped_head, dropped_count, dropped_cap;
   struct claim *claims;
   struct cond claim_free;
   uint64_t *free_documents; /* numbers known to be free */
   size_t free_count, free_cap;
-  uint64_t free_scan;       /* numbers below were looked at */
+  uint64_t free_scan;          /* numbers below were looked at */
+  uint8_t random[RANDOM_POOL]; /* for ids: one call to the storage serves many */
+  unsigned random_left;
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
@@ -103,6 +102,13 @@ struct sdb {
   uint64_t last_commit_us;
 
   atomic_bool quick; /* reads that begin now do not check contents */
+  /* Expiry, under the writer's lock. */
+  uint8_t expiry_after[EXPIRY_KEY]; /* where the next step goes on */
+  size_t expiry_after_len;
+  uint64_t expiry_now_ms, expiry_looked_us, expiry_pause_us;
+  bool expiry_looked, expiry_more, expiry_pause;
+  _Atomic uint64_t expired; /* documents deleted since open */
+
   bool read_only;
   bool log_damaged;
   uint64_t recovered;
@@ -110,18 +116,23 @@ struct sdb {
   compress_habit habit; /* of small contents */
 };
 
-/* --- document.c: finding and reading versions ----------------------------------------------------------------------------------
- */
+/* --- document.c: finding and reading versions --------------------------------------------------------------------------------- */
 
 int path_check(sdb *db, const void *path, size_t len);
-int document_size_check(sdb *db, uint64_t len);
-bool document_is_large(const sdb *db, size_t path_len, const sdb_put_options *o, uint64_t len);
-/* The record of a version (SDB_CURRENT or a number) in a view. *entry may be NULL. */
-int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t version, record *r, table_entry *entry);
+/* The document and table entry that a path leads to in a view. */
+int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document, table_entry *entry);
+/* The record of a version (SDB_CURRENT or a number) in a view, at a time (0: the clock's): what has expired is not found. */
+int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, size_t len, uint32_t version, record *r,
+                  table_entry *entry);
 /* What to answer when nothing is there: `code`, but SDB_CORRUPT when it may stand in the lost part of a damaged log. */
 int absent(sdb *db, int code);
-/* A version by its table entry. */
+bool record_expired(const sdb *db, const record *r, uint64_t now_ms);
+/* A version by its table entry; and its place, without the question whether it can still be read. */
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
+int document_place(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, uint64_t *place);
+/* The oldest version that can be read; `current` NULL: the current record is damaged. */
+uint32_t document_oldest(const table_entry *entry, const record *current);
+/* entry->oldest must be set. */
 void info_fill(sdb_info *info, const record *r, const table_entry *entry);
 /* Asked once, when a read begins: is the content to be compared with its checksum? Counts the reads for which it is not. */
 bool content_is_checked(sdb *db);
@@ -155,9 +166,6 @@ typedef struct reading {
 reading reading_begin(sdb *db);
 void reading_end(sdb *db, reading r);
 
-/* Operations of a log record (docs/file-format.md, section 10). */
-enum { OP_PUT = 1, OP_DELETE = 2, OP_DELETE_HEAD = 24 };
-
 /* --- names.c: the paths of documents
  * -----------------------------------------------------------------------------------------------
  */
@@ -172,43 +180,95 @@ void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document)
 /* After removals that stand: merges pages where little is left. Best effort. */
 void names_tidy(sdb *db, const void *path, size_t len);
 
-/* --- apply.c: changing the state, for commits and for replay ---------------------------------------------------------------------
- */
+/* --- Operations and commits --------------------------------------------------------------------------------------------------- */
 
+/* Codes as in a log record (docs/file-format.md, section 10); OP_EXPECT is a condition alone and stands in no log. */
+enum { OP_EXPECT = 0, OP_PUT = 1, OP_DELETE = 2, OP_BIND = 3, OP_UNBIND = 4, OP_NAMES_HEAD = 22 };
+enum { CAUSE_CALLER = 0, CAUSE_EXPIRED = 1 };
+
+/* One operation of a commit: what was asked, what was found, what was decided, and what it takes to undo it. */
 struct change {
-  const void *path;
+  /* Asked. */
+  uint8_t op, cause;
+  const void *path; /* the name used; NULL: by id */
   size_t path_len;
+  const uint8_t *id; /* 16 bytes */
+  const void *name;  /* bind: the further name; unbind: the one that goes */
+  size_t name_len;
+  uint32_t expect;
+  extent_writer *extent; /* put of a large content */
+  record r;              /* put: content and sections; after applying: the record as it stands */
+
+  /* Found: the state before. */
   uint64_t document; /* 0: none */
-  table_entry entry; /* before */
-  record r;          /* put: to be stored; delete: the current one (version and path at least) */
-  unsigned slot;     /* of pager_enter, while the commit is judged */
-  uint32_t old_size; /* of the current version's content, before */
-  bool created;
+  table_entry entry;
+  record old; /* the current one, with has_old */
+  bool has_old, expired;
+  uint64_t stray; /* the path led to this document, which does not have the name */
+  record named;   /* delete: only names, those that go */
+
+  /* Decided. */
+  bool decided; /* number, id, version and time stand: a rehearsal fixed them */
+  bool created, repeated;
+  uint64_t number;       /* of a new document */
+  struct change *before; /* the expired document that has to go first */
+
+  /* Applied. */
+  bool done;
+  uint64_t place, removed; /* of the new record; a bit a name of `named` */
+  uint8_t *bytes;
+  void *scratch;
+  uint64_t documents, content_bytes;
+  size_t dropped;
+
+  struct claim claims[2];
+  int code; /* SDB_OK, or SDB_NOT_FOUND where a lenient commit goes on */
+  sdb_commit result;
 };
 
-/* Makes room for everything the change needs; may fail and changes nothing then. */
-struct put_plan {
-  uint64_t place;
-  uint8_t *bytes;
-};
-int apply_put_prepare(sdb *db, const struct change *c, struct put_plan *plan);
-void apply_put(sdb *db, const struct change *c, const struct put_plan *plan);
-int apply_delete(sdb *db, const struct change *c);
+/* --- apply.c: changing the state, for commits and for replay ------------------------------------------------------------------ */
+
+/* All or nothing each, under the writer's lock. */
+int apply_put(sdb *db, struct change *c);
+int apply_delete(sdb *db, struct change *c);
+int apply_names(sdb *db, struct change *c); /* bind, unbind */
+/* Takes back what was applied, in the reverse order, before the lock was given up. Cannot fail. */
+void apply_undo(sdb *db, struct change *c);
+/* Once the log has it. */
+void apply_end(sdb *db, struct change *c);
 /* Takes back at most `budget` dropped records. */
 int collect(sdb *db, unsigned budget);
 int document_number(sdb *db, uint64_t *number);
 void document_number_return(sdb *db, uint64_t number);
 
-/* --- commit.c -------------------------------------------------------------------------------------------------------------------
- */
+/* --- judge.c: what an operation means in the newest state --------------------------------------------------------------------- */
+
+/* Judges and applies one operation; undone already when it fails. `now_ms`: of the commit. `lenient`: what is not there need not be
+ * removed. Writer's lock held. */
+int judge(sdb *db, struct change *c, uint64_t now_ms, bool lenient);
+void judge_undo(sdb *db, struct change *c);
+/* Waits until nobody else is about to write a large content to one of the documents. The lock is given up meanwhile. */
+int claims_wait(sdb *db, struct change *ops, unsigned count, unsigned *slot);
+void claims_take(sdb *db, struct change *ops, unsigned count);
+void claims_release(sdb *db, struct change *ops, unsigned count);
+
+/* --- commit.c ----------------------------------------------------------------------------------------------------------------- */
+
+struct commit {
+  struct change *ops;
+  unsigned count;
+  sdb_durability durability;
+  bool defer;
+  bool lenient;
+  bool background; /* does not help with background work */
+  unsigned failed; /* which operation; count: none of them */
+};
 
 /* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
 int commit_ready(sdb *db);
-/* `data` is the content as given, `packed` as it will be stored. */
-int commit_put(sdb *db, const void *path, size_t path_len, const void *data, const struct content *packed, const sdb_put_options *o,
-               sdb_commit *out);
-int commit_large(sdb *db, const void *path, size_t path_len, extent_writer *w, const sdb_put_options *o, sdb_commit *out);
-int commit_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *o, sdb_commit *out);
+sdb_durability durability_of(const sdb *db, sdb_durability asked);
+/* Judges, applies, logs and waits as long as was asked; all operations or none. */
+int commit_run(sdb *db, struct commit *q);
 /* Returns when everything up to `sequence` is durable and visible. */
 int wait_durable(sdb *db, uint64_t sequence);
 /* Makes lazily visible commits visible now. Writer's lock held. */
@@ -246,8 +306,14 @@ unsigned async_requests(sdb *db);
 void async_stop(sdb *db);
 void async_destroy(sdb *db);
 
-/* --- recover.c
- * -------------------------------------------------------------------------------------------------------------------- */
+/* --- expiry.c: what has expired is deleted ------------------------------------------------------------------------------------ */
+
+/* One batch of deletes; *more: there are others. */
+int expiry_step(sdb *db, bool *more);
+/* Is there anything to look for? */
+bool expiry_wanted(sdb *db);
+
+/* --- recover.c ---------------------------------------------------------------------------------------------------------------- */
 
 int recover(sdb *db);
 

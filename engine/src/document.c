@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* document.c - from a path to the record of one of its versions, in one view. */
+/* document.c - from a path to the record of one of its versions, in one view.
+ *
+ *     table entry      current ----> record n   --older--> record n - 2 --older--> record n - 4
+ *                      previous ---> record n-1 --older--> record n - 3 --older--> ...
+ *
+ * How many of them can be read says the current record (`kept`); what stands beyond is not followed. A damaged current record takes
+ * the chain behind it along, never the previous version.
+ */
 #include "db.h"
 
 int path_check(sdb *db, const void *path, size_t len) {
@@ -32,28 +39,80 @@ int absent(sdb *db, int code) {
                   "nothing is there in the state before the log's damage, but it may be in the lost part; restore a copy");
 }
 
-int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r) {
-  bool current = version == SDB_CURRENT || version == entry->version;
-  if (!current && (entry->previous == 0 || version != entry->version - 1))
-    return absent(db, env_fail(&db->e, SDB_NOT_FOUND, "version %u cannot be read; the current one is %u", version, entry->version));
-  int rc = heap_read(&db->e, db->pager, view, current ? entry->current : entry->previous, r);
-  if (rc != SDB_OK) return rc;
-  if (id_document(r->id) != document || r->version != entry->version - !current) return wrong_record(db, document);
-  return SDB_OK;
+bool record_expired(const sdb *db, const record *r, uint64_t now_ms) {
+  if (!(r->flags & RECORD_EXPIRES)) return false;
+  return r->expires_ms <= (now_ms ? now_ms : db->e.storage->now_ms(db->e.storage->ctx));
 }
 
-int document_find(sdb *db, uint64_t view, const void *path, size_t len, uint32_t version, record *r, table_entry *entry) {
-  uint64_t document;
-  table_entry local;
-  if (!entry) entry = &local;
-  int rc = tree_get(db->pager, view, db->roots.path_tree, path, len, &document);
+static int read_at(sdb *db, uint64_t view, uint64_t document, uint64_t place, uint32_t version, record *r) {
+  int rc = heap_read(&db->e, db->pager, view, place, r);
+  if (rc != SDB_OK) return rc;
+  return id_document(r->id) == document && r->version == version ? SDB_OK : wrong_record(db, document);
+}
+
+uint32_t document_oldest(const table_entry *entry, const record *current) {
+  uint32_t kept = !entry->previous ? 0 : current && current->kept ? current->kept : 1;
+  return entry->version > kept ? entry->version - kept : 1;
+}
+
+int document_place(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, uint64_t *place) {
+  uint32_t back = entry->version - version;
+  uint64_t at = back % 2 ? entry->previous : entry->current;
+  for (uint32_t w = entry->version - back % 2; at && w != version; w -= 2) {
+    record r;
+    int rc = read_at(db, view, document, at, w, &r);
+    if (rc != SDB_OK) return rc;
+    at = r.flags & RECORD_OLDER ? r.older : 0;
+  }
+  *place = at;
+  return at ? SDB_OK : SDB_NOT_FOUND;
+}
+
+static int not_kept(sdb *db, const table_entry *entry, uint32_t version) {
+  return absent(db, env_fail(&db->e, SDB_NOT_FOUND, "version %u cannot be read; the current one is %u", version, entry->version));
+}
+
+int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r) {
+  uint64_t place;
+  if (version == SDB_CURRENT || version == entry->version) return read_at(db, view, document, entry->current, entry->version, r);
+  if (version > entry->version || !entry->previous) return not_kept(db, entry, version);
+  if (version == entry->version - 1) return read_at(db, view, document, entry->previous, version, r);
+  int rc = read_at(db, view, document, entry->current, entry->version, r);
+  if (rc != SDB_OK && rc != SDB_CORRUPT) return rc;
+  bool damaged = rc == SDB_CORRUPT;
+  if (!damaged && version < document_oldest(entry, r)) return not_kept(db, entry, version);
+  if (damaged && entry->version - version > UINT8_MAX) return not_kept(db, entry, version);
+  rc = document_place(db, view, document, entry, version, &place);
+  if (rc == SDB_OK) rc = read_at(db, view, document, place, version, r);
+  if (rc == SDB_NOT_FOUND)
+    rc = env_fail(&db->e, SDB_CORRUPT, "version %u of document %llu is not where the version behind it says; restore a copy",
+                  version, (unsigned long long)document);
+  return rc;
+}
+
+int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document, table_entry *entry) {
+  int rc = tree_get(db->pager, view, db->roots.path_tree, path, len, document);
   if (rc != SDB_OK) return rc == SDB_NOT_FOUND ? absent(db, rc) : rc;
-  rc = table_get(db->table, view, document, entry);
+  rc = table_get(db->table, view, *document, entry);
   if (rc == SDB_NOT_FOUND)
     return env_fail(&db->e, SDB_CORRUPT, "a path names document %llu, which the table does not have; restore a copy",
-                    (unsigned long long)document);
+                    (unsigned long long)*document);
+  return rc;
+}
+
+int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, size_t len, uint32_t version, record *r,
+                  table_entry *entry) {
+  uint64_t document;
+  int rc = document_entry(db, view, path, len, &document, entry);
   if (rc != SDB_OK) return rc;
-  return document_version(db, view, document, entry, version, r);
+  rc = document_version(db, view, document, entry, SDB_CURRENT, r);
+  entry->oldest = document_oldest(entry, rc == SDB_OK ? r : NULL);
+  if (rc == SDB_OK && !record_has_name(r, path, len))
+    return env_fail(&db->e, SDB_CORRUPT, "a path leads to document %llu, which does not have that name; write it again",
+                    (unsigned long long)document);
+  if (rc == SDB_OK && record_expired(db, r, now_ms)) return absent(db, SDB_NOT_FOUND);
+  if (version == SDB_CURRENT || version == entry->version || (rc != SDB_OK && rc != SDB_CORRUPT)) return rc;
+  return document_version(db, view, document, entry, version, r); /* a damaged document offers its predecessors */
 }
 
 bool content_is_checked(sdb *db) {
@@ -65,8 +124,12 @@ bool content_is_checked(sdb *db) {
 void info_fill(sdb_info *info, const record *r, const table_entry *entry) {
   memcpy(info->id, r->id, 16);
   info->version = r->version;
-  info->oldest = entry->previous ? entry->version - 1 : entry->version;
+  info->oldest = entry->oldest;
   info->size = r->size;
   info->time_ms = r->time_ms;
+  info->expires_ms = r->flags & RECORD_EXPIRES ? r->expires_ms : 0;
   info->digest = r->digest;
+  info->names = (uint16_t)record_names(r);
+  info->content_type_len = r->flags & RECORD_TYPE ? r->type_len : 0;
+  info->metadata_len = r->flags & RECORD_METADATA ? r->metadata_len : 0;
 }

@@ -141,9 +141,11 @@ static int ensure_next(log *l) {
   return rc;
 }
 
+size_t log_largest(const log *l) { return l->segment_size / 2 - LOG_SECTOR - LOG_RECORD_HEAD; }
+
 int log_reserve(log *l, size_t payload) {
   size_t need = align_up(LOG_RECORD_HEAD + payload, 8);
-  if (need > l->segment_size / 2 - LOG_SECTOR)
+  if (payload > log_largest(l))
     return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", payload,
                     l->segment_size);
   if (l->tail + need > segment_end(l)) {

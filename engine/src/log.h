@@ -63,6 +63,8 @@ void log_forget(log *l);
 
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 
+/* The largest payload of a record. */
+size_t log_largest(const log *l);
 /* Makes sure that a record with that payload can be appended: afterwards append cannot fail. SDB_TOO_LARGE above half a segment. */
 int log_reserve(log *l, size_t payload);
 /* Appends a record; the caller fills the payload and calls log_finish at once. */

@@ -157,8 +157,15 @@ int record_parse(record *r, const uint8_t *from, size_t limit) {
   r->time_ms = get48(from + 32);
   r->kept = from[42];
   r->stored = from + head;
-  if (r->version == 0 || !size_possible(r)) return SDB_CORRUPT;
+  if (r->version <= r->kept || !size_possible(r)) return SDB_CORRUPT;
   return SDB_OK;
+}
+
+void record_set_older(uint8_t *at, const record *r, uint64_t place) {
+  size_t head = (size_t)(r->stored - at);
+  assert(r->flags & RECORD_OLDER);
+  put48(at + head - 6, place); /* the last section */
+  put32(at, crc32c(0, at + 4, (r->flags & RECORD_LARGE ? head + r->stored_len : head) - 4));
 }
 
 unsigned record_names(const record *r) { return 1u + (r->flags & RECORD_NAMES ? r->name_count : 0u); }
@@ -211,11 +218,10 @@ uint64_t id_document(const uint8_t id[16]) {
   return n;
 }
 
-int id_make(const env *e, uint8_t id[16], uint64_t document, uint64_t time_ms) {
-  if (e->storage->random(e->storage->ctx, id, 16) != SDB_OK) return SDB_IO;
+void id_make(uint8_t id[16], const uint8_t random[16], uint64_t document, uint64_t time_ms) {
+  memcpy(id, random, 16);
   for (int i = 0; i < 6; i++) id[i] = (uint8_t)(time_ms >> (40 - 8 * i));
   id[6] = (uint8_t)(0x70 | (id[6] & 0x0F));
   id[8] = (uint8_t)(0x80 | (id[8] & 0x3F));
   for (int i = 0; i < 5; i++) id[11 + i] = (uint8_t)(document >> (32 - 8 * i));
-  return SDB_OK;
 }

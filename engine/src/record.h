@@ -59,6 +59,9 @@ void record_write(uint8_t *to, const record *r);
  * content. */
 int record_parse(record *r, const uint8_t *from, size_t limit);
 
+/* Changes the place of the older version in the record `r` that was read from `at`, and its checksum. */
+void record_set_older(uint8_t *at, const record *r, uint64_t place);
+
 /* How many names the document has, and name `index`: 0 is the first path. */
 unsigned record_names(const record *r);
 const uint8_t *record_name(const record *r, unsigned index, size_t *len);
@@ -74,8 +77,8 @@ size_t run_list_size(uint32_t count);
 void run_list_write(uint8_t *to, const run_list *l);
 int run_list_parse(run_list *l, const record *r);
 
-/* Document number in an id, and a new id: UUID v7 (RFC 9562) with the number in its low 40 bits. */
+/* Document number in an id, and a new id: UUID v7 (RFC 9562) with the number in its low 40 bits; `random` gives the other bits. */
 uint64_t id_document(const uint8_t id[16]);
-int id_make(const env *e, uint8_t id[16], uint64_t document, uint64_t time_ms);
+void id_make(uint8_t id[16], const uint8_t random[16], uint64_t document, uint64_t time_ms);
 
 #endif

@@ -45,16 +45,32 @@ static int for_ops(struct replay *rp, const log_record *r,
 /* --- Pass 1
  * ------------------------------------------------------------------------------------------------------------------------- */
 
+/* The names of a delete, bind or unbind, as those of a record. False: they make no sense. */
+static bool parse_names(const uint8_t *body, uint32_t len, record *named) {
+  size_t at = OP_NAMES_HEAD;
+  unsigned count = len >= OP_NAMES_HEAD ? body[21] : 0;
+  if (count < 1 || count > MAX_NAMES) return false;
+  for (unsigned i = 0; i < count; i++) {
+    size_t n = len - at >= 2 ? get16(body + at) : 0;
+    if (n < 1 || n > SDB_MAX_PATH || n > len - at - 2) return false;
+    at += 2 + n;
+  }
+  *named =
+      (record){.path = body + OP_NAMES_HEAD + 2, .path_len = get16(body + OP_NAMES_HEAD), .flags = count > 1 ? RECORD_NAMES : 0};
+  named->names = named->path + named->path_len;
+  named->names_len = (uint32_t)(body + len - named->names);
+  named->name_count = (uint8_t)(count - 1);
+  return at == len;
+}
+
 static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
   record rec;
   run_list l;
   (void)flags;
-  if (code == OP_DELETE) {
-    uint16_t path_len = len >= OP_DELETE_HEAD ? get16(body + 22) : 0;
-    return path_len >= 1 && path_len <= SDB_MAX_PATH && len == OP_DELETE_HEAD + (uint32_t)path_len ? SDB_OK : bad(rp->db, r);
-  }
+  if (code == OP_DELETE || code == OP_BIND || code == OP_UNBIND)
+    return parse_names(body, len, &rec) && (code == OP_DELETE || record_names(&rec) == 1) ? SDB_OK : bad(rp->db, r);
   if (code != OP_PUT || record_parse(&rec, body, len) != SDB_OK || rec.total != len) return bad(rp->db, r);
-  if (rec.total > page_size(rp->db->pager) - PAGE_HEADER) return bad(rp->db, r);
+  if (rec.total > page_size(rp->db->pager) - PAGE_HEADER || rec.flags & RECORD_OLDER) return bad(rp->db, r);
   if (!(rec.flags & RECORD_LARGE)) return SDB_OK;
   if (run_list_parse(&l, &rec) != SDB_OK) return bad(rp->db, r);
   for (uint32_t i = 0; i < l.count; i++) {
@@ -69,45 +85,48 @@ static int verify_record(void *user, const log_record *r) { return for_ops(user,
 /* --- Pass 2
  * ------------------------------------------------------------------------------------------------------------------------- */
 
-static int fetch_entry(sdb *db, struct change *c) {
-  record current;
+/* The state before, as a commit found it. */
+static int fetch(sdb *db, struct change *c) {
   int rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
-  if (rc == SDB_NOT_FOUND) c->entry = (table_entry){0};
-  else if (rc != SDB_OK) return rc;
-  if (c->entry.version == 0) return SDB_OK;
-  rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &current);
-  if (rc == SDB_OK) c->old_size = current.size;
+  if (rc == SDB_NOT_FOUND) return SDB_OK;
+  if (rc != SDB_OK) return rc;
+  rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &c->old);
+  c->has_old = rc == SDB_OK;
   return rc == SDB_CORRUPT ? SDB_OK : rc;
 }
 
-static int replay_put(sdb *db, const log_record *r, uint8_t flags, const uint8_t *body, uint32_t len) {
-  struct change c = {.created = flags & 1};
-  struct put_plan plan;
-  if (record_parse(&c.r, body, len) != SDB_OK) return bad(db, r);
-  c.path = c.r.path;
-  c.path_len = c.r.path_len;
-  c.document = id_document(c.r.id);
-  int rc = fetch_entry(db, &c);
+static int replay_put(sdb *db, const log_record *r, struct change *c, const uint8_t *body, uint32_t len) {
+  if (record_parse(&c->r, body, len) != SDB_OK) return bad(db, r);
+  c->document = id_document(c->r.id);
+  int rc = fetch(db, c);
   if (rc != SDB_OK) return rc;
-  if (c.created ? c.entry.version != 0 : c.r.version != c.entry.version + 1) return bad(db, r);
+  if (c->created ? c->entry.version != 0 : c->r.version != c->entry.version + 1) return bad(db, r);
+  if (c->created) rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->r.path, c->r.path_len, &c->stray);
+  if (rc == SDB_NOT_FOUND) c->stray = 0;
+  else if (rc != SDB_OK) return rc;
   rc = pager_admit(db->pager, MAX_RUNS + 8, 8, true);
-  if (rc == SDB_OK) rc = apply_put_prepare(db, &c, &plan);
-  if (rc == SDB_OK) apply_put(db, &c, &plan);
-  return rc;
+  return rc == SDB_OK ? apply_put(db, c) : rc;
 }
 
-static int replay_delete(sdb *db, const log_record *r, const uint8_t *body) {
-  struct change c = {.document = id_document(body), .path = body + OP_DELETE_HEAD, .path_len = get16(body + 22)};
-  int rc = fetch_entry(db, &c);
+static int replay_names(sdb *db, const log_record *r, struct change *c, const uint8_t *body, uint32_t len) {
+  c->document = id_document(body);
+  if (!parse_names(body, len, &c->named)) return bad(db, r);
+  int rc = fetch(db, c);
   if (rc != SDB_OK) return rc;
-  if (c.entry.version == 0) return bad(db, r);
+  if (c->entry.version == 0) return bad(db, r);
+  c->name = c->named.path;
+  c->name_len = c->named.path_len;
   rc = pager_admit(db->pager, 8, 8, true);
-  if (rc == SDB_OK) rc = apply_delete(db, &c);
+  if (rc == SDB_OK) rc = c->op == OP_DELETE ? apply_delete(db, c) : apply_names(db, c);
   return rc == SDB_NOT_FOUND ? bad(db, r) : rc;
 }
 
 static int apply_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
-  return code == OP_PUT ? replay_put(rp->db, r, flags, body, len) : replay_delete(rp->db, r, body);
+  struct change c = {.op = code, .created = code == OP_PUT && flags & 1};
+  int rc = code == OP_PUT ? replay_put(rp->db, r, &c, body, len) : replay_names(rp->db, r, &c, body, len);
+  if (rc == SDB_OK) apply_end(rp->db, &c);
+  mem_free(&rp->db->e, c.scratch);
+  return rc;
 }
 
 static int apply_record(void *user, const log_record *r) {
@@ -156,6 +175,7 @@ int recover(sdb *db) {
   log_scan_result result;
   db->last_sequence = h.roots.sequence;
   db->checkpoint_tail = h.log_position;
+  db->expiry_now_ms = h.written_ms;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   if (h.clean) return SDB_OK; /* the mark is taken off, synced, before the first record is written (commit_ready) */

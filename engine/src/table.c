@@ -2,6 +2,8 @@
 /* table.c - see table.h. */
 #include "table.h"
 
+#define EXPIRES_BIT (1ull << 47) /* in the place of the current version */
+
 struct table {
   env *e;
   pager *p;
@@ -89,7 +91,9 @@ int table_get(table *t, uint64_t view, uint64_t document, table_entry *entry) {
   if (rc != SDB_OK) return rc; /* a page made behind this view: the number was free */
   if (page_kind(page) != PAGE_TABLE) return corrupt(t, number);
   const uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);
-  *entry = (table_entry){.current = get48(at), .previous = get48(at + 6), .version = get32(at + 12)};
+  uint64_t current = get48(at);
+  *entry = (table_entry){
+      .current = current & ~EXPIRES_BIT, .previous = get48(at + 6), .version = get32(at + 12), .expires = current & EXPIRES_BIT};
   return entry->version ? SDB_OK : SDB_NOT_FOUND;
 }
 
@@ -127,7 +131,7 @@ void table_set(table *t, uint64_t document, const table_entry *entry) {
   if (rc == SDB_OK) rc = page_write(t->p, number, &page);
   assert(rc == SDB_OK && page); /* table_touch came before */
   uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);
-  put48(at, entry->current);
+  put48(at, entry->current | (entry->expires ? EXPIRES_BIT : 0));
   put48(at + 6, entry->previous);
   put32(at + 12, entry->version);
 }

@@ -13,6 +13,8 @@
 typedef struct table_entry {
   uint64_t current, previous; /* places of records; previous 0: none */
   uint32_t version;           /* of the current one; 0: the number is free */
+  bool expires;               /* the current one has a time at which it ends */
+  uint32_t oldest;            /* not stored: oldest readable version, set by who reads the current record */
 } table_entry;
 
 typedef struct table table;

@@ -6,7 +6,7 @@
  */
 #include "db.h"
 
-enum { STEP_PAGES = 256, MARK_AFTER_US = 1000000, RETRY_US = 1000000, SPARE_SEGMENTS = 1 };
+enum { STEP_PAGES = 256, MARK_AFTER_US = 1000000, EXPIRY_AFTER_US = 1000000, RETRY_US = 1000000, SPARE_SEGMENTS = 1 };
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
 
@@ -118,22 +118,53 @@ struct move {
   uint32_t number;
 };
 
+/* The older version at `place` is reached from the record two versions behind it, if that one is still read: `from`. */
+static int find_newer(sdb *db, uint64_t document, const table_entry *entry, const record *r, uint64_t place, uint64_t *from) {
+  record current, newer;
+  *from = 0;
+  if (!entry->previous || r->version + 1 >= entry->version) return SDB_OK;
+  int rc = document_version(db, VIEW_HEAD, document, entry, SDB_CURRENT, &current);
+  if (rc == SDB_OK && r->version < document_oldest(entry, &current)) return SDB_OK;
+  if (rc == SDB_OK) rc = document_place(db, VIEW_HEAD, document, entry, r->version + 2, from);
+  if (rc == SDB_OK) rc = heap_read(&db->e, db->pager, VIEW_HEAD, *from, &newer);
+  if (rc == SDB_OK && (!(newer.flags & RECORD_OLDER) || newer.older != place)) *from = 0;
+  return rc;
+}
+
+/* The one change that a record in the heap ever sees: where the older version behind it stands. `to` 0: only makes sure that it can
+ * be done, before anything else touches the page. */
+static int redirect(sdb *db, uint64_t from, uint64_t to) {
+  uint8_t *page;
+  record r;
+  int rc = page_write(db->pager, place_page(from), &page);
+  if (rc == SDB_OK) rc = record_parse(&r, page + place_offset(from), page_size(db->pager) - place_offset(from));
+  if (rc == SDB_OK && to) record_set_older(page + place_offset(from), &r, to);
+  return rc;
+}
+
 static int move_record(void *user, uint32_t offset, const record *r) {
   struct move *m = user;
   sdb *db = m->db;
   table_entry entry;
-  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to;
+  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from = 0;
   uint8_t *bytes;
   int rc = table_get(db->table, VIEW_HEAD, document, &entry);
-  if (rc == SDB_NOT_FOUND || (rc == SDB_OK && entry.current != place && entry.previous != place)) return SDB_OK; /* dead */
-  if (rc == SDB_OK) rc = table_touch(db->table, document);
+  if (rc == SDB_NOT_FOUND) return SDB_OK; /* dead */
+  bool named = rc == SDB_OK && (entry.current == place || entry.previous == place);
+  if (rc == SDB_OK && !named) {
+    rc = find_newer(db, document, &entry, r, place, &from);
+    if (rc == SDB_OK && !from) return SDB_OK; /* dead */
+  }
+  if (rc == SDB_OK && named) rc = table_touch(db->table, document);
+  if (rc == SDB_OK && from) rc = redirect(db, from, 0);
   if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
+  if (rc == SDB_OK && from) rc = redirect(db, from, to);
   if (rc != SDB_OK) return rc;
   memcpy(bytes, m->page + offset, r->total);
   heap_commit(db->pager, &db->roots, to, r->total);
   if (entry.current == place) entry.current = to;
-  else entry.previous = to;
-  table_set(db->table, document, &entry);
+  else if (named) entry.previous = to;
+  if (named) table_set(db->table, document, &entry);
   heap_drop(db->pager, &db->roots, place, r->total);
   return SDB_OK;
 }
@@ -242,13 +273,14 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, spare_segments(db));
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
+  if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
   *more |= spilling || db->checkpointing || db->cleaning;
   return rc;
 }
 
 int work_step(sdb *db, unsigned budget, bool *more) {
   *more = false;
-  if (db->read_only || atomic_load(&db->e.sync_failed) || !log_started(db->log)) return SDB_OK;
+  if (db->read_only || atomic_load(&db->e.sync_failed) || (!log_started(db->log) && !expiry_wanted(db))) return SDB_OK;
   mutex_lock(&db->work);
   int rc = step_locked(db, budget ? budget : 1, more);
   mutex_unlock(&db->work);
@@ -292,6 +324,7 @@ void work_after_commit(sdb *db, struct pressure pressure) {
 static uint64_t sleep_us(sdb *db) {
   uint64_t us = 0, now = now_us(db);
   pager_lock(db->pager);
+  if (db->roots.expiry_tree && !db->read_only && !atomic_load(&db->e.sync_failed)) us = EXPIRY_AFTER_US;
   if (log_started(db->log) && !db->read_only && !atomic_load(&db->e.sync_failed)) {
     if (log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence)) us = MARK_AFTER_US;
     if (checkpoint_due(db) && db->retry_us > now) us = db->retry_us - now;

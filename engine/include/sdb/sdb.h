@@ -47,6 +47,9 @@ extern "C" {
 
 #define SDB_VERSION_STRING "1.0.0"
 #define SDB_MAX_PATH 1024u          /* bytes of a path */
+#define SDB_MAX_NAMES 64u           /* of a document */
+#define SDB_MAX_CONTENT_TYPE 255u   /* bytes */
+#define SDB_MAX_METADATA 1024u      /* bytes */
 #define SDB_MAX_DOCUMENT 268435456u /* bytes of a document, unless options say less */
 #define SDB_CHUNK 65536u            /* unit of reading and checking large contents */
 
@@ -114,7 +117,8 @@ typedef struct sdb_options {
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
   uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
-  uint32_t versions_to_keep;         /* 2: 1 or 2 readable versions of a document */
+  uint32_t versions_to_keep;         /* 2: 1 to 255 readable versions of a document; counts for what is put from now on. Above 2 a
+                                        put reads half as many records as it keeps versions, to find the one that goes */
   uint64_t max_document_size;        /* 256 MB */
   uint64_t max_db_size;              /* 8 TB; the data file never grows beyond it */
   sdb_durability durability;         /* SDB_DURABLE; what SDB_DEFAULT means */
@@ -149,12 +153,16 @@ SDB_API int sdb_close(sdb *db);
 #define SDB_ABSENT 0u      /* as an expectation: there must be no document at the path */
 
 typedef struct sdb_info {
-  uint8_t id[16];   /* UUID v7 of the document */
-  uint32_t version; /* of what was read */
-  uint32_t oldest;  /* oldest version that can be read; valid for the current version */
-  uint64_t size;    /* of the content */
-  uint64_t time_ms; /* when the version was made */
-  uint32_t digest;  /* CRC32C of the content */
+  uint8_t id[16];           /* UUID v7 (RFC 9562) of the document: stays the same through all versions and names */
+  uint32_t version;         /* of what was read */
+  uint32_t oldest;          /* oldest version that can be read */
+  uint64_t size;            /* of the content */
+  uint64_t time_ms;         /* when the version was made */
+  uint64_t expires_ms;      /* when the document ends; 0: never */
+  uint32_t digest;          /* CRC32C of the content */
+  uint16_t names;           /* how many paths lead to the document */
+  uint16_t metadata_len;    /* sdb_get_attributes() has it */
+  uint8_t content_type_len; /* the same */
 } sdb_info;
 
 typedef struct sdb_put_options {
@@ -163,8 +171,13 @@ typedef struct sdb_put_options {
   uint32_t expect;           /* SDB_ANY; SDB_ABSENT; or the version that must be current: else SDB_CONFLICT */
   const uint8_t *token;      /* NULL, or 16 bytes naming this write: a second put with the token of a kept version of the document
                                 changes nothing and reports that version, so that a retry is harmless */
-  bool defer; /* durable only: return once the commit has its place in the order; nobody sees it and nobody may be told
-                 before sdb_wait() of its sequence returns */
+  bool defer;          /* durable only: return once the commit has its place in the order; nobody sees it and nobody may be told
+                          before sdb_wait() of its sequence returns */
+  uint64_t expires_ms; /* 0: never. Else from that moment on the document is gone for every read and write, with all its
+                          versions and names; the current version's time counts */
+  const char *content_type; /* NULL, or text of at most SDB_MAX_CONTENT_TYPE bytes kept with this version */
+  const void *metadata;     /* NULL, or bytes kept with this version */
+  size_t metadata_len;      /* at most SDB_MAX_METADATA */
 } sdb_put_options;
 SDB_API void sdb_put_options_init(sdb_put_options *options);
 
@@ -183,9 +196,37 @@ typedef struct sdb_commit {
 SDB_API SDB_MUST_USE int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len,
                                  const sdb_put_options *options, sdb_commit *commit);
 
-/* Deletes the document with all its versions. SDB_NOT_FOUND when there is none, and then nothing was written; the answer waits
- * until what it rests on is durable. Uses durability, defer and expect of the options. */
+/* Deletes the document with all its names and versions. SDB_NOT_FOUND when there is none, and then nothing was written; the answer
+ * waits until what it rests on is durable. Uses durability, defer and expect of the options. `commit` tells the last version. */
 SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *options, sdb_commit *commit);
+/* The same by the document's id. */
+SDB_API SDB_MUST_USE int sdb_delete_id(sdb *db, const uint8_t id[16], const sdb_put_options *options, sdb_commit *commit);
+
+/* Makes version `version` of the document its current one again, by putting a copy of its content, content type and metadata as a
+ * new version; it does not expire unless the options say so. Streams: constant memory. As sdb_put(), and SDB_NOT_FOUND. */
+SDB_API SDB_MUST_USE int sdb_restore_version(sdb *db, const void *path, size_t path_len, uint32_t version,
+                                             const sdb_put_options *options, sdb_commit *commit);
+
+/* --- Identity and names ------------------------------------------------------------------------------------------------------- */
+
+/* Lets `name` lead to the document at `path` too; both are equal from then on, and a put through either makes the next version of
+ * the one document. The version stays. Binding a name that leads there already changes nothing (commit->repeated). All names with
+ * the metadata must fit into one page. Uses durability, defer and expect.
+ * SDB_NOT_FOUND (path), SDB_CONFLICT (the name belongs to another document, or expect), SDB_TOO_LARGE, and those of sdb_put(). */
+SDB_API SDB_MUST_USE int sdb_bind(sdb *db, const void *path, size_t path_len, const void *name, size_t name_len,
+                                  const sdb_put_options *options, sdb_commit *commit);
+/* Takes the name away; the last one takes the document along. SDB_NOT_FOUND, and those of sdb_delete(). */
+SDB_API SDB_MUST_USE int sdb_unbind(sdb *db, const void *name, size_t name_len, const sdb_put_options *options, sdb_commit *commit);
+
+SDB_API SDB_MUST_USE int sdb_id_of(sdb *db, const void *path, size_t path_len, uint8_t id[16]);
+
+typedef struct sdb_path {
+  const uint8_t *path;
+  size_t len;
+} sdb_path;
+/* All paths of the document, the oldest first; one piece of memory, released with sdb_free(). SDB_NOT_FOUND, SDB_CORRUPT,
+ * SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count);
 
 /* Returns once every commit up to `sequence` is durable and visible. SDB_SYNC_FAILED: it is not known whether it is. */
 SDB_API SDB_MUST_USE int sdb_wait(sdb *db, uint64_t sequence);
@@ -207,6 +248,16 @@ SDB_API SDB_MUST_USE int sdb_get_range(sdb *db, const void *path, size_t path_le
 
 /* What is known of a version, without its content. SDB_NOT_FOUND, SDB_CORRUPT, SDB_INVALID, SDB_IO. */
 SDB_API SDB_MUST_USE int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_info *info);
+
+typedef struct sdb_attributes {
+  uint64_t expires_ms;                         /* of that version; 0: never */
+  char content_type[SDB_MAX_CONTENT_TYPE + 1]; /* NUL-terminated; empty: none */
+  uint8_t metadata[SDB_MAX_METADATA];
+  size_t metadata_len;
+} sdb_attributes;
+/* What was put beside the content of a version. */
+SDB_API SDB_MUST_USE int sdb_get_attributes(sdb *db, const void *path, size_t path_len, uint32_t version,
+                                            sdb_attributes *attributes);
 
 /* The readable versions, newest first, at most `cap`; *count is how many there are. SDB_NOT_FOUND, SDB_CORRUPT, SDB_INVALID. */
 SDB_API SDB_MUST_USE int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count);
@@ -281,6 +332,42 @@ SDB_API SDB_MUST_USE int sdb_writer_commit(sdb_writer *writer, sdb_commit *commi
 /* Forgets what was written and releases the writer. Takes NULL. */
 SDB_API void sdb_writer_abort(sdb_writer *writer);
 
+/* --- Batches ------------------------------------------------------------------------------------------------------------------ */
+
+/* Operations that happen together or not at all: one log record, one place in the order, one sync. Each sees what those before it
+ * in the batch did. Belongs to one thread at a time. */
+typedef struct sdb_batch sdb_batch;
+
+typedef struct sdb_batch_result {
+  int code;          /* SDB_OK; SDB_NOT_FOUND: a delete or unbind of what was not there; then nothing was to be done */
+  sdb_commit commit; /* valid for puts, binds, and for deletes and unbinds of what was there */
+} sdb_batch_result;
+
+SDB_API SDB_MUST_USE int sdb_batch_open(sdb *db, sdb_batch **batch);
+/* Adds a put. The content is copied; a large one, or one that the log record has no room for, is written to the data file at once.
+ * Uses expect, token, expiry, content type and metadata of the options. A failed call adds nothing. SDB_TOO_LARGE also when the
+ * batch has as much as one commit can hold: half a log segment of names and small contents, 32,768 operations. */
+SDB_API SDB_MUST_USE int sdb_batch_put(sdb_batch *batch, const void *path, size_t path_len, const void *data, size_t len,
+                                       const sdb_put_options *options);
+/* Adds what was written to `writer`, which is the batch's from here on, whatever is returned. */
+SDB_API SDB_MUST_USE int sdb_batch_put_writer(sdb_batch *batch, sdb_writer *writer);
+/* `expect`: as in sdb_put_options. */
+SDB_API SDB_MUST_USE int sdb_batch_delete(sdb_batch *batch, const void *path, size_t path_len, uint32_t expect);
+SDB_API SDB_MUST_USE int sdb_batch_bind(sdb_batch *batch, const void *path, size_t path_len, const void *name, size_t name_len,
+                                        uint32_t expect);
+SDB_API SDB_MUST_USE int sdb_batch_unbind(sdb_batch *batch, const void *name, size_t name_len, uint32_t expect);
+/* A condition on a document that the batch need not change: its version, or SDB_ABSENT. */
+SDB_API SDB_MUST_USE int sdb_batch_expect(sdb_batch *batch, const void *path, size_t path_len, uint32_t version);
+SDB_API size_t sdb_batch_count(const sdb_batch *batch);
+
+/* Does it all, or nothing. The batch is gone whatever is returned. Uses durability and defer of the options. `results` has room for
+ * `cap` results, one an operation in order, filled on success; may be NULL with 0. *failed: which operation was the reason, or the
+ * count when none was; may be NULL. SDB_CONFLICT, SDB_NOT_FOUND (bind), and those of sdb_put(). */
+SDB_API SDB_MUST_USE int sdb_batch_commit(sdb_batch *batch, const sdb_put_options *options, sdb_batch_result *results, size_t cap,
+                                          size_t *failed);
+/* Forgets it. Takes NULL. */
+SDB_API void sdb_batch_abort(sdb_batch *batch);
+
 /* --- Care --------------------------------------------------------------------------------------------------------------------- */
 
 /* On return every commit acknowledged so far is durable. SDB_SYNC_FAILED, SDB_IO. */
@@ -316,6 +403,7 @@ typedef struct sdb_stats {
   uint64_t dirty_pages, cached_pages;
   uint64_t checkpoints, checkpoint_ms; /* how many since open; time of the last one */
   uint64_t puts, gets, deletes, commits, syncs;
+  uint64_t expired;                  /* documents deleted because their time had come, since open */
   uint64_t cache_hits, cache_misses; /* without mmap */
   uint64_t pins;                     /* open cursors and readers */
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */

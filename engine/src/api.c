@@ -165,6 +165,8 @@ static int resolve_name(sdb *db) {
   return env_fail(&db->e, rc, "cannot find out where %s leads: %s", db->name, sdb_strerror(rc));
 }
 
+static int sync_contents(void *user) { return pager_sync_owed(user); }
+
 static int open_parts(sdb *db) {
   pager_config config = config_of(db);
   int rc = resolve_name(db);
@@ -176,6 +178,8 @@ static int open_parts(sdb *db) {
                    .keep_bytes = db->options.change_log_bytes,
                    .epoch = h->epoch,
                    .read_only = db->options.read_only};
+  lc.before_write = sync_contents;
+  lc.user = db->pager;
   memcpy(lc.database_id, h->database_id, 16);
   db->roots = h->roots;
   rc = log_open(&db->e, db->name, &lc, &db->log);

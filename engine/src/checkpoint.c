@@ -20,18 +20,11 @@ enum { PHASE_PAGES, PHASE_MAP, PHASE_BITMAPS, PHASE_DIRECTORIES, PHASE_DONE };
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
 
-static int sync_file(pager *p) {
-  p->cp.unsynced = 0;
-  return pager_sync(p);
-}
-
-/* Commits that sync the log wait behind what the device has queued: keep that small. */
 static int write_file(pager *p, uint64_t offset, const void *bytes, size_t len) {
   int rc = p->e->storage->write(p->file, offset, bytes, len);
   if (rc != SDB_OK)
     return env_fail(p->e, rc, "cannot write %zu bytes at offset %llu of the data file", len, (unsigned long long)offset);
-  p->cp.unsynced += len;
-  return p->cp.unsynced >= STAGE_BYTES ? sync_file(p) : SDB_OK;
+  return pager_pace(p, offset, len);
 }
 
 /* Copies pages into the stage, seals the copies (the frames themselves are published and must not change) and writes them. */
@@ -334,7 +327,7 @@ static int step_directories(pager *p) {
     if (rc != SDB_OK) return rc;
     cp->head.root_dir[r] = cp->pending[cp->pending_count - 1].entry;
   }
-  int rc = sync_file(p);
+  int rc = pager_sync(p);
   if (rc == SDB_OK) cp->phase = PHASE_DONE;
   return rc;
 }
@@ -360,7 +353,7 @@ static int write_slots(pager *p, const header *h) {
   for (unsigned i = 0; i < 2; i++) {
     if (atomic_load(&p->e->sync_failed)) return env_fail(p->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
     int rc = write_file(p, i * (uint64_t)SLOT_B, slot, SLOT_SIZE);
-    if (rc == SDB_OK) rc = sync_file(p);
+    if (rc == SDB_OK) rc = pager_sync(p);
     if (rc != SDB_OK) {
       atomic_store(&p->e->sync_failed, true); /* which header counts is unknown from here on */
       return rc;

@@ -2,8 +2,9 @@
 /* extent.c - see extent.h.
  *
  * A crash at any time is harmless: until a synced log record names the runs, no bitmap on disk calls them used (I3), and everything
- * they hold is synced before that record is written (I4). Bytes are written once; only the head waits for the end, because the
- * checksums, and who this is, are known only then.
+ * they hold is synced before that record is written (I4): a long content syncs itself, so that commits beside it need not wait for
+ * it; shorter ones leave it to the group of commits they are in. Bytes are written once; only the head waits for the end, because
+ * the checksums, and who this is, are known only then.
  *
  * Chunks are written in parts of four. The first chunk of a part is the probe: when compressing it pays, the chunks of the part are
  * stored one behind the other in as little room as each takes; else the part goes out from the caller's memory as it is.
@@ -13,7 +14,7 @@
 #include "codec.h"
 #include "compress.h"
 
-enum { HEAD_FIXED = 112, SYNC_BYTES = 2 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8, PART_CHUNKS = 4, PARTS_UNTRIED = 15 };
+enum { HEAD_FIXED = 112, SYNC_ALONE = 1 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8, PART_CHUNKS = 4, PARTS_UNTRIED = 15 };
 #define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
 
 struct extent_writer {
@@ -27,7 +28,6 @@ struct extent_writer {
   uint64_t written;  /* content bytes taken */
   uint64_t stored;   /* bytes that their chunks take */
   uint64_t capacity; /* bytes of all runs */
-  uint64_t unsynced;
   uint32_t digest;
   uint8_t *table; /* chunk table: 8 bytes a chunk */
   size_t table_cap;
@@ -168,21 +168,9 @@ struct write_piece {
 
 static int write_piece(void *user, run r, uint64_t at, uint64_t n) {
   struct write_piece *wp = user;
-  extent_writer *w = wp->w;
-  while (n > 0) {
-    size_t part = n < SYNC_BYTES ? (size_t)n : SYNC_BYTES;
-    int rc = pager_write_run(w->p, r, at, wp->data, part);
-    w->unsynced += part;
-    if (rc == SDB_OK && w->unsynced >= SYNC_BYTES) { /* commits beside this upload sync too: keep the device's queue small */
-      w->unsynced = 0;
-      rc = pager_sync(w->p);
-    }
-    if (rc != SDB_OK) return rc;
-    wp->data += part;
-    at += part;
-    n -= part;
-  }
-  return SDB_OK;
+  int rc = pager_write_run(wp->w->p, r, at, wp->data, (size_t)n);
+  wp->data += n;
+  return rc;
 }
 
 static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, uint64_t len) {
@@ -312,8 +300,8 @@ int extent_seal(extent_writer *w, const record *r) {
   unit_seal(head, len, 0);
   int rc = write_string(w, 0, head, len);
   mem_free(w->e, head);
-  if (rc == SDB_OK) rc = pager_sync(w->p);
-  w->unsynced = 0;
+  if (rc == SDB_OK && w->written >= SYNC_ALONE) rc = pager_sync(w->p);
+  else if (rc == SDB_OK) pager_owe_sync(w->p); /* one sync for all whose records go out together */
   return rc;
 }
 

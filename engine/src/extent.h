@@ -20,7 +20,8 @@ int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t
 int extent_write(extent_writer *w, const void *data, size_t len);
 /* Writes the last chunk and gives back space that was not needed; no more content after it. */
 int extent_end(extent_writer *w);
-/* Writes the head for that identity and syncs everything: afterwards a log record may name the extent (I4). May be repeated. */
+/* Writes the head for that identity and syncs everything, or owes that to the next write of the log (pager_owe_sync): afterwards a
+ * log record may name the extent (I4). May be repeated. */
 int extent_seal(extent_writer *w, const record *r);
 uint64_t extent_written(const extent_writer *w);
 uint32_t extent_digest(const extent_writer *w);

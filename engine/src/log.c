@@ -254,7 +254,9 @@ int log_write(log *l) {
     if (!p) return SDB_OK;
     if (atomic_load(&l->e->sync_failed))
       return env_fail(l->e, SDB_SYNC_FAILED, "an earlier write to the log failed; open the database again");
-    int rc = l->e->storage->write(p->segment->file, p->offset, p->bytes, p->len);
+    int rc = l->config.before_write ? l->config.before_write(l->config.user) : SDB_OK;
+    if (rc != SDB_OK) return rc;
+    rc = l->e->storage->write(p->segment->file, p->offset, p->bytes, p->len);
     if (rc != SDB_OK) {
       /* The commits in it are already part of the state in memory: nothing behind them may be acknowledged. */
       atomic_store(&l->e->sync_failed, true);

@@ -23,6 +23,8 @@ typedef struct log_config {
   uint8_t database_id[16];
   uint64_t epoch;
   bool read_only;
+  int (*before_write)(void *user); /* makes durable what the records that go out next name (I4); NULL: nothing to do */
+  void *user;
 } log_config;
 
 typedef struct log log;

@@ -557,7 +557,8 @@ int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len) {
 int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t len) {
   if (atomic_load(&p->e->sync_failed)) return env_fail(p->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
   int rc = p->e->storage->write(p->file, page_offset(&p->g, r.start) + offset, bytes, len);
-  return rc == SDB_OK ? SDB_OK : env_fail(p->e, rc, "cannot write %zu bytes at physical page %u", len, r.start);
+  if (rc != SDB_OK) return env_fail(p->e, rc, "cannot write %zu bytes at physical page %u", len, r.start);
+  return pager_pace(p, page_offset(&p->g, r.start) + offset, len);
 }
 
 /* One at a time: a kernel tells a failed write once, to whichever sync asks first, so a success that overlaps a failure means
@@ -570,6 +571,38 @@ int pager_sync(pager *p) {
   if (good) return SDB_OK;
   return env_fail(p->e, SDB_SYNC_FAILED,
                   "a sync of the data file failed; nothing more is written until the database is opened again");
+}
+
+void pager_owe_sync(pager *p) { atomic_store(&p->sync_owed, true); }
+
+int pager_sync_owed(pager *p) {
+  return atomic_load(&p->sync_owed) && atomic_exchange(&p->sync_owed, false) ? pager_sync(p) : SDB_OK;
+}
+
+/* One span is written by the device while the next is filled, whoever fills it: the end of the span before is waited for. */
+int pager_pace(pager *p, uint64_t offset, size_t len) {
+  const sdb_storage *st = p->e->storage;
+  struct span now = {0}, before = {0};
+  mutex_lock(&p->pace_lock);
+  struct span *s = &p->paced;
+  if (!s->bytes || offset < s->from) s->from = offset;
+  if (!s->bytes || offset + len > s->to) s->to = offset + len;
+  s->bytes += len;
+  if (s->bytes >= (st->write_back ? PACE_BYTES : 2 * PACE_BYTES)) {
+    now = *s;
+    before = p->begun;
+    p->begun = now;
+    *s = (struct span){0};
+  }
+  mutex_unlock(&p->pace_lock);
+  if (!now.bytes) return SDB_OK;
+  if (!st->write_back) return pager_sync(p);
+  int rc = st->write_back(p->file, now.from, now.to - now.from, false);
+  if (rc == SDB_OK && before.bytes) rc = st->write_back(p->file, before.from, before.to - before.from, true);
+  if (rc == SDB_OK) return SDB_OK;
+  atomic_store(&p->e->sync_failed, true);
+  return env_fail(p->e, SDB_SYNC_FAILED,
+                  "writing the data file failed in the background; nothing more is written until the database is opened again");
 }
 
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_window(p, r.start, offset); }

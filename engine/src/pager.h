@@ -69,6 +69,13 @@ int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len);
 /* Writes into a reserved run, and makes all that was written to the data file durable. */
 int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t len);
 int pager_sync(pager *p);
+/* Postpones a sync: the writer owes one before a log record names what it wrote. Many share it: pager_sync_owed, called before log
+ * records are written, syncs once for all. */
+void pager_owe_sync(pager *p);
+int pager_sync_owed(pager *p);
+/* Called behind every write to the data file: keeps what the device has queued small and on its way, so that neither commits that
+ * sync the log beside it nor the sync at the end have long to wait. */
+int pager_pace(pager *p, uint64_t offset, size_t len);
 /* The same bytes in the mapping, or NULL without one. Valid while the run is kept from reuse. */
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset);
 

@@ -18,6 +18,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   mutex_init(&p->ring_lock);
   mutex_init(&p->pin_lock);
   mutex_init(&p->sync_lock);
+  mutex_init(&p->pace_lock);
   mutex_init(&p->retire_lock);
   p->groups = mem_new(e, MAX_GROUPS * sizeof *p->groups);
   p->root_dir = mem_new(e, ROOT_DIR_BYTES);
@@ -91,6 +92,7 @@ void pager_close(pager *p) {
   mutex_destroy(&p->ring_lock);
   mutex_destroy(&p->pin_lock);
   mutex_destroy(&p->sync_lock);
+  mutex_destroy(&p->pace_lock);
   mutex_destroy(&p->retire_lock);
   mem_free(p->e, p);
 }

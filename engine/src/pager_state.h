@@ -7,7 +7,8 @@
 
 enum {
   READER_SLOTS = 128,
-  STAGE_BYTES = 2 << 20, /* written between two syncs of a checkpoint */
+  STAGE_BYTES = 2 << 20, /* of pages, on their way to the file */
+  PACE_BYTES = 1 << 20,  /* of writes, before they are sent to the device */
   SPARE_BUFFERS = 256
 };
 
@@ -92,6 +93,11 @@ struct pin {
   uint32_t count;
 };
 
+/* A part of the data file in which `bytes` were written. */
+struct span {
+  uint64_t from, to, bytes;
+};
+
 struct pager {
   env *e;
   sdb_file *file;
@@ -105,6 +111,11 @@ struct pager {
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;
   struct mutex sync_lock; /* of the data file */
+  atomic_bool sync_owed;  /* contents were written that a log record is going to name */
+
+  /* Writes to the data file since the device was last told to begin with them, and what it was told then. */
+  struct mutex pace_lock;
+  struct span paced, begun;
 
   struct group *_Atomic *groups; /* MAX_GROUPS */
   uint8_t *root_dir;             /* R pages, as of the last complete checkpoint */
@@ -167,7 +178,6 @@ struct pager {
     size_t pending_count, pending_cap;
     struct mark *marks; /* changes of `used`, to take back when it fails */
     size_t mark_count, mark_cap;
-    size_t unsynced; /* bytes written since the last sync */
     header head;
   } cp;
   uint64_t checkpoint_version; /* C of the last complete one */

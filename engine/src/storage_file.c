@@ -197,6 +197,15 @@ static int file_write(sdb_file *file, uint64_t offset, const void *buf, size_t l
 
 static int file_sync(sdb_file *file) { return fdatasync(file->fd) == 0 ? SDB_OK : SDB_IO; }
 
+#ifdef SYNC_FILE_RANGE_WRITE
+static int file_write_back(sdb_file *file, uint64_t offset, uint64_t len, bool wait) {
+  unsigned flags = wait ? SYNC_FILE_RANGE_WAIT_BEFORE : SYNC_FILE_RANGE_WRITE;
+  if (sync_file_range(file->fd, (off_t)offset, (off_t)len, flags) == 0) return SDB_OK;
+  return errno == ENOSYS || errno == ESPIPE || errno == EINVAL ? SDB_OK
+                                                               : SDB_IO; /* a file system without it: the sync does it all */
+}
+#endif
+
 static int file_get_size(sdb_file *file, uint64_t *size) {
   struct stat st;
   if (fstat(file->fd, &st) != 0) return SDB_IO;
@@ -445,6 +454,9 @@ static const sdb_storage file_table = {
     .realloc = file_realloc,
     .thread_start = file_thread_start,
     .thread_join = file_thread_join,
+#ifdef SYNC_FILE_RANGE_WRITE
+    .write_back = file_write_back,
+#endif
 };
 
 const sdb_storage *sdb_storage_file(void) { return &file_table; }

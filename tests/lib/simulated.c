@@ -587,6 +587,14 @@ static int sim_sync(sdb_file *file) {
   return verdict == GO ? SDB_OK : code_of(file->device, verdict);
 }
 
+/* What is on its way to the device counts as what any unsynced write does: a crash keeps it or not. */
+static int sim_write_back(sdb_file *file, uint64_t offset, uint64_t len, bool wait) {
+  (void)wait;
+  enum verdict verdict =
+      enter(file->device, SIM_WRITE, &(sim_event){.call = "write_back", .name = file->name, .offset = offset, .len = len});
+  return verdict == GO ? SDB_OK : code_of(file->device, verdict);
+}
+
 static int sim_get_size(sdb_file *file, uint64_t *size) {
   enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_size", .name = file->name});
   if (verdict != GO) return code_of(file->device, verdict);
@@ -747,6 +755,7 @@ sim *sim_new(uint64_t seed) {
       .monotonic_us = sim_monotonic_us,
       .random = sim_fill_random,
       .realloc = sim_realloc,
+      .write_back = sim_write_back,
   };
   return s;
 }

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define SDB_STORAGE_VERSION 1u
+#define SDB_STORAGE_VERSION 2u /* 2: write_back */
 
 /* Flags of `open`. */
 #define SDB_OPEN_READ 0u   /* an existing file, for reading */
@@ -90,6 +90,11 @@ typedef struct sdb_storage {
   int (*thread_start)(void *ctx, void (*run)(void *arg), void *arg, void **thread);
   /* Waits for its end and releases it. */
   void (*thread_join)(void *ctx, void *thread);
+
+  /* Pace of large writes. Begins to bring to the device what was written in the range, so that a later sync finds little to do;
+   * with `wait` it returns when that is done. Promises nothing: only `sync` makes durable. SDB_IO counts as a failed sync. NULL:
+   * the engine syncs every 2 MB instead. */
+  int (*write_back)(sdb_file *file, uint64_t offset, uint64_t len, bool wait);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

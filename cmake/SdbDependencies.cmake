@@ -12,6 +12,8 @@ add_library(snappy_c INTERFACE IMPORTED)
 set_target_properties(snappy_c PROPERTIES INTERFACE_LINK_LIBRARIES ${SDB_SNAPPY_LIBRARY}
   INTERFACE_INCLUDE_DIRECTORIES ${SDB_SNAPPY_INCLUDE})
 
+pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium>=1.0.18)
+
 # ISA-L computes CRC32C; without it the engine, alone, uses a table of its own.
 if(SDB_ISAL)
   pkg_check_modules(ISAL IMPORTED_TARGET libisal>=2.30)
@@ -23,7 +25,6 @@ if(SDB_BUILD_SERVICE)
   pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET libzmq>=4.3.4)
   pkg_check_modules(CZMQ REQUIRED IMPORTED_TARGET libczmq>=4.2)
   pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c>=1.4)
-  pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium>=1.0.18)
   if(NOT ISAL_FOUND)
     message(FATAL_ERROR "The service and its client need libisal (Debian: libisal-dev).")
   endif()

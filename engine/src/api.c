@@ -56,6 +56,8 @@ static const char *options_wrong(const sdb_options *o) {
   if (o->wal_segment_size % LOG_SECTOR || o->wal_segment_size < 16 * LOG_SECTOR || o->wal_segment_size > 1u << 30)
     return "wal_segment_size must be a multiple of 4096 from 65536 to 1073741824";
   if (o->page_size > o->wal_segment_size / 4) return "wal_segment_size must be at least four times page_size";
+  if (o->encryption_key && o->recovery_key) return "encryption_key and recovery_key exclude each other";
+  if (o->cipher > SDB_CIPHER_AES_GCM) return "cipher is not one of the known ones";
   if (o->durability > SDB_NONE) return "durability is not one of the known ones";
   if (o->worker_threads > 64) return "worker_threads must be at most 64";
   if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION))
@@ -67,7 +69,10 @@ static pager_config config_of(const sdb *db) {
   return (pager_config){.cache_pages = db->options.page_cache_size,
                         .max_bytes = db->options.max_db_size,
                         .use_mmap = db->options.use_mmap,
-                        .read_only = db->options.read_only};
+                        .read_only = db->options.read_only,
+                        .key = db->options.recovery_key ? db->options.recovery_key : db->options.encryption_key,
+                        .recovery = db->options.recovery_key != NULL,
+                        .cipher = db->options.cipher};
 }
 
 /* The first checkpoint of a new file: an empty path tree and table. */
@@ -181,6 +186,7 @@ static int open_parts(sdb *db) {
   lc.before_write = sync_contents;
   lc.user = db->pager;
   memcpy(lc.database_id, h->database_id, 16);
+  memcpy(lc.wrapped, h->wrapped, sizeof lc.wrapped);
   db->roots = h->roots;
   rc = log_open(&db->e, db->name, &lc, &db->log);
   if (rc == SDB_OK) rc = table_new(&db->e, db->pager, &db->table);
@@ -259,6 +265,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
     release(db);
     return rc;
   }
+  db->options.encryption_key = db->options.recovery_key = NULL; /* the caller's; not needed any more */
   work_start(db);
   sdb_set_quick_mode(db, o.quick_mode);
   *out = db;
@@ -425,6 +432,22 @@ int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count)
   if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
   reading_end(db, in);
   return rc;
+}
+
+/* --- Encryption
+ * ------------------------------------------------------------------------------------------------------------------------ */
+
+int sdb_change_key(sdb *db, const uint8_t *key) {
+  if (!key) return env_fail(&db->e, SDB_INVALID, "no key was given");
+  if (!db->e.cipher) return env_fail(&db->e, SDB_INVALID, "the database is not encrypted; a key is given when it is made");
+  if (db->read_only) return env_fail(&db->e, SDB_READ_ONLY, "the database is open for reading only");
+  return work_change_key(db, key);
+}
+
+int sdb_key_export(sdb *db, uint8_t *recovery_key) {
+  if (!recovery_key) return env_fail(&db->e, SDB_INVALID, "no place for the recovery key was given");
+  if (pager_data_key(db->pager, recovery_key)) return SDB_OK;
+  return env_fail(&db->e, SDB_INVALID, "the database is not encrypted");
 }
 
 /* --- Care

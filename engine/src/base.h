@@ -15,12 +15,15 @@
 #include "sdb/storage.h"
 #include "sync.h"
 
+struct cipher;
+
 /* The surroundings of one open database, shared by all its parts. */
 typedef struct env {
   const sdb_storage *storage;
   bool threads;            /* background work has a thread of its own */
   atomic_bool sync_failed; /* I7: set once, never cleared */
   atomic_uint_fast64_t corruptions;
+  const struct cipher *cipher; /* NULL: nothing is encrypted. The pager's */
   struct mutex message_lock;
   char message[256];
 } env;

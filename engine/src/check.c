@@ -72,6 +72,8 @@ static int visit_page(void *user, uint32_t number, uint8_t kind, uint32_t place,
   if (rc != SDB_OK) tell(c, "page %u cannot be read at physical page %u", number, place);
   else if (!unit_valid(c->page, page_size(c->db->pager), number) || page_kind(c->page) != kind)
     tell(c, "page %u at physical page %u does not match its checksum or name", number, place);
+  else if (!unit_open(&c->db->e, c->page, page_size(c->db->pager)))
+    tell(c, "page %u at physical page %u was not encrypted with this key as this page", number, place);
   return SDB_OK;
 }
 

@@ -30,12 +30,15 @@ static int write_file(pager *p, uint64_t offset, const void *bytes, size_t len) 
 /* Copies pages into the stage, seals the copies (the frames themselves are published and must not change) and writes them. */
 static int frames_write(pager *p, struct frame **frames, uint32_t count, uint32_t place) {
   uint32_t size = p->g.page_size;
+  uint8_t nonces[STAGE_BYTES / 4096 * CIPHER_NONCE];
+  int rc = p->cipher ? cipher_nonces(p->e, nonces, count) : SDB_OK;
+  if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; i < count; i++) {
     uint8_t *copy = p->stage + (size_t)i * size;
     memcpy(copy, frames[i]->data, size);
-    unit_seal(copy, size, p->head.checkpoint + 1);
+    unit_seal(p->e, copy, size, p->head.checkpoint + 1, nonces + (size_t)i * CIPHER_NONCE);
   }
-  int rc = write_file(p, page_offset(&p->g, place), p->stage, (size_t)count * size);
+  rc = write_file(p, page_offset(&p->g, place), p->stage, (size_t)count * size);
   for (uint32_t i = 0; rc == SDB_OK && p->mapped && i < count; i++) space_set_verified(p, place + i);
   return rc;
 }
@@ -378,6 +381,18 @@ int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain) {
   h.log_position = log_position;
   h.log_chain = log_chain;
   int rc = write_slots(p, &h);
+  mutex_lock(&p->load_lock);
+  if (rc == SDB_OK) p->head = h;
+  mutex_unlock(&p->load_lock);
+  return rc;
+}
+
+int pager_change_key(pager *p, const uint8_t *key) {
+  header h = p->head;
+  assert(!p->cp.active);
+  h.checkpoint++;
+  int rc = cipher_wrap(p->e, p->cipher, key, h.wrapped);
+  if (rc == SDB_OK) rc = write_slots(p, &h);
   mutex_lock(&p->load_lock);
   if (rc == SDB_OK) p->head = h;
   mutex_unlock(&p->load_lock);

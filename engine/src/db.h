@@ -286,6 +286,8 @@ void lead_end(sdb *db);
 int work_step(sdb *db, unsigned budget, bool *more);
 /* A whole checkpoint now. `clean`: the database is being closed. */
 int work_checkpoint(sdb *db, bool clean);
+/* Wraps the data key anew; the state stays what it is. */
+int work_change_key(sdb *db, const uint8_t *key);
 /* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
 struct pressure {
   bool work, help;

@@ -7,14 +7,25 @@
  * the checksums, and who this is, are known only then.
  *
  * Chunks are written in parts of four. The first chunk of a part is the probe: when compressing it pays, the chunks of the part are
- * stored one behind the other in as little room as each takes; else the part goes out from the caller's memory as it is.
+ * stored one behind the other in as little room as each takes; else the part goes out from the caller's memory as it is, or
+ * encrypted. Who the document is, is not known yet when its chunks are encrypted: each is bound to a random number and its index,
+ * and the head, sealed last, binds that number to the document.
  */
 #include "extent.h"
 
 #include "codec.h"
 #include "compress.h"
 
-enum { HEAD_FIXED = 112, SYNC_ALONE = 1 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8, PART_CHUNKS = 4, PARTS_UNTRIED = 15 };
+enum {
+  HEAD_BINDING = 112,
+  BINDING = 16,
+  HEAD_FIXED = HEAD_BINDING + BINDING,
+  SYNC_ALONE = 1 << 20,
+  GROW_BYTES = 4 << 20,
+  FEW_RUNS = 8,
+  PART_CHUNKS = 4,
+  PARTS_UNTRIED = 15
+};
 #define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
 
 struct extent_writer {
@@ -34,7 +45,9 @@ struct extent_writer {
   uint32_t chunks;
   uint8_t *chunk; /* the chunk being filled */
   size_t chunk_len;
-  uint8_t *part; /* chunks as they are stored; NULL: none is compressed */
+  uint8_t *part; /* chunks as they are stored; NULL: all stand there as they are */
+  bool compress;
+  uint8_t binding[BINDING]; /* zero without encryption */
   compress_habit habit;
   bool packed; /* some chunk is compressed */
   uint16_t path_len;
@@ -50,12 +63,22 @@ struct extent_reader {
   uint64_t size;
   bool check;
   uint8_t *stored; /* a chunk as it is stored; NULL: all are stored as they are */
+  uint8_t binding[BINDING];
   struct chunk {
     uint64_t offset; /* in the string of runs */
     uint32_t crc, len;
     bool snappy;
   } table[];
 };
+
+static size_t overhead(const env *e) { return e->cipher ? CIPHER_OVERHEAD : 0; }
+
+static identity chunk_identity(const uint8_t binding[BINDING], uint32_t index) {
+  identity id = {.bytes = {CIPHER_CHUNK}, .len = 1 + BINDING + 4};
+  memcpy(id.bytes + 1, binding, BINDING);
+  put32(id.bytes + 1 + BINDING, index);
+  return id;
+}
 
 static uint32_t chunk_count(uint64_t size) { return (uint32_t)((size + SDB_CHUNK - 1) / SDB_CHUNK); }
 
@@ -135,8 +158,14 @@ int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t
   w->p = p;
   w->chunk = mem_alloc(e, SDB_CHUNK);
   w->habit.limit = PARTS_UNTRIED;
-  if (compress) w->part = mem_alloc(e, PART_CHUNKS * compress_room(SDB_CHUNK));
-  if (!w->chunk || (compress && !w->part)) {
+  w->compress = compress;
+  bool changes = compress || e->cipher;
+  if (changes) w->part = mem_alloc(e, PART_CHUNKS * (compress_room(SDB_CHUNK) + overhead(e)));
+  if (e->cipher && e->storage->random(e->storage->ctx, w->binding, BINDING) != SDB_OK) {
+    extent_drop(w);
+    return env_fail(e, SDB_IO, "no randomness for encryption");
+  }
+  if (!w->chunk || (changes && !w->part)) {
     extent_drop(w);
     return env_fail(e, SDB_NO_MEMORY, "out of memory for a large document");
   }
@@ -149,7 +178,7 @@ int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t
   for (uint32_t room = size == SDB_UNKNOWN_SIZE ? MAX_RUNS : FEW_RUNS;; room = MAX_RUNS) {
     w->run_room = room;
     w->list.head_len = head_length(path_len, room, w->chunk_room);
-    rc = reserve(w, w->list.head_len + (size == SDB_UNKNOWN_SIZE ? 0 : size));
+    rc = reserve(w, w->list.head_len + (size == SDB_UNKNOWN_SIZE ? 0 : size + chunk_count(size) * overhead(e)));
     if (rc == SDB_OK || room == MAX_RUNS) break;
     give_back_from(w, 0);
   }
@@ -184,12 +213,12 @@ static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, 
 }
 
 /* Enters the next chunk into the table: the content `data`, and what will stand on the device. */
-static void note_chunk(extent_writer *w, const uint8_t *data, size_t len, const uint8_t *stored, size_t stored_len) {
+static void note_chunk(extent_writer *w, const uint8_t *data, size_t len, const uint8_t *stored, size_t stored_len, bool snappy) {
   uint8_t *entry = w->table + 8 * (size_t)w->chunks++;
   put32(entry, crc32c(0, stored, stored_len));
-  put32(entry + 4, (uint32_t)stored_len | (stored == data ? 0 : CHUNK_SNAPPY));
+  put32(entry + 4, (uint32_t)stored_len | (snappy ? CHUNK_SNAPPY : 0));
   w->digest = crc32c(w->digest, data, len);
-  w->packed |= stored != data;
+  w->packed |= snappy;
 }
 
 static int chunks_reserve(extent_writer *w, uint32_t more) {
@@ -200,19 +229,42 @@ static int chunks_reserve(extent_writer *w, uint32_t more) {
   return SDB_OK;
 }
 
-/* The chunks of `data` into w->part, those that do not compress as they are; returns the bytes there, 0: the first does not pay. */
-static size_t pack(extent_writer *w, const uint8_t *data, size_t len) {
-  compress_habit within = {.limit = 0}; /* each chunk of a part that pays is tried */
-  size_t used = 0;
-  for (size_t at = 0; w->part && at < len; at += SDB_CHUNK) {
-    size_t n = len - at < SDB_CHUNK ? len - at : SDB_CHUNK;
-    size_t stored = compress_block(at == 0 ? &w->habit : &within, data + at, n, w->part + used);
-    if (!stored && at == 0) break;
-    if (!stored) memcpy(w->part + used, data + at, n);
-    note_chunk(w, data + at, n, stored ? w->part + used : data + at, stored ? stored : n);
-    used += stored ? stored : n;
+/* One chunk as it is stored, into `to`; compressed bytes (`snappy` of them, 0: it is not compressed) stand behind the seal's place
+ * already. Returns its length. */
+static size_t store_chunk(extent_writer *w, const uint8_t *data, size_t len, uint8_t *to, size_t snappy, const uint8_t *nonce) {
+  uint8_t *body = to + overhead(w->e);
+  const uint8_t *from = snappy ? body : data;
+  size_t stored = snappy ? snappy : len;
+  if (w->e->cipher) {
+    identity id = chunk_identity(w->binding, w->chunks);
+    memcpy(to, nonce, CIPHER_NONCE);
+    cipher_seal(w->e->cipher, &id, nonce, to + CIPHER_NONCE, body, from, stored);
+  } else if (!snappy) {
+    memcpy(body, from, stored);
   }
-  return used;
+  stored += overhead(w->e);
+  note_chunk(w, data, len, to, stored, snappy > 0);
+  return stored;
+}
+
+/* The chunks of `data` into w->part; *used: bytes there, 0: they go out as they are. */
+static int pack(extent_writer *w, const uint8_t *data, size_t len, size_t *used) {
+  compress_habit all = {.limit = 0}; /* each chunk of a part that pays is tried */
+  uint8_t nonces[PART_CHUNKS * CIPHER_NONCE];
+  bool pays = w->compress;
+  *used = 0;
+  if (!w->part) return SDB_OK;
+  int rc = w->e->cipher ? cipher_nonces(w->e, nonces, chunk_count(len)) : SDB_OK;
+  if (rc != SDB_OK) return rc;
+  for (size_t i = 0, at = 0; at < len; i++, at += SDB_CHUNK) {
+    size_t n = len - at < SDB_CHUNK ? len - at : SDB_CHUNK;
+    uint8_t *to = w->part + *used;
+    size_t snappy = pays ? compress_block(i == 0 ? &w->habit : &all, data + at, n, to + overhead(w->e)) : 0;
+    if (i == 0) pays = snappy > 0;
+    if (!pays && !w->e->cipher) return SDB_OK;
+    *used += store_chunk(w, data + at, n, to, snappy, nonces + i * CIPHER_NONCE);
+  }
+  return SDB_OK;
 }
 
 static int put_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
@@ -220,11 +272,13 @@ static int put_chunks(extent_writer *w, const uint8_t *data, uint64_t len) {
     size_t n = len < PART_CHUNKS * SDB_CHUNK ? (size_t)len : PART_CHUNKS * SDB_CHUNK;
     int rc = chunks_reserve(w, chunk_count(n));
     if (rc != SDB_OK) return rc;
-    size_t stored = pack(w, data, n);
+    size_t stored;
+    rc = pack(w, data, n, &stored);
+    if (rc != SDB_OK) return rc;
     bool raw = stored == 0;
     for (size_t at = 0; raw && at < n; at += SDB_CHUNK) {
       size_t one = n - at < SDB_CHUNK ? n - at : SDB_CHUNK;
-      note_chunk(w, data + at, one, data + at, one);
+      note_chunk(w, data + at, one, data + at, one, false);
     }
     if (raw) stored = n;
     rc = write_string(w, w->list.head_len + w->stored, raw ? data : w->part, stored);
@@ -290,6 +344,7 @@ int extent_seal(extent_writer *w, const record *r) {
   put32(head + 96, w->chunks);
   put32(head + 100, w->list.count);
   put48(head + 104, r->time_ms);
+  memcpy(head + HEAD_BINDING, w->binding, BINDING);
   memcpy(head + HEAD_FIXED, w->path, w->path_len);
   uint8_t *at = head + HEAD_FIXED + align_up(w->path_len, 8);
   for (uint32_t i = 0; i < w->list.count; i++, at += 8) {
@@ -297,8 +352,12 @@ int extent_seal(extent_writer *w, const record *r) {
     put32(at + 4, w->list.runs[i].count);
   }
   memcpy(at, w->table, 8 * (size_t)w->chunks);
-  unit_seal(head, len, 0);
-  int rc = write_string(w, 0, head, len);
+  uint8_t nonce[CIPHER_NONCE];
+  int rc = w->e->cipher ? cipher_nonces(w->e, nonce, 1) : SDB_OK;
+  if (rc == SDB_OK) {
+    unit_seal(w->e, head, len, 0, nonce);
+    rc = write_string(w, 0, head, len);
+  }
   mem_free(w->e, head);
   if (rc == SDB_OK && w->written >= SYNC_ALONE) rc = pager_sync(w->p);
   else if (rc == SDB_OK) pager_owe_sync(w->p); /* one sync for all whose records go out together */
@@ -373,7 +432,7 @@ int extent_read(env *e, pager *p, const record *r, void *buf, bool check) {
   extent_reader *x;
   uint32_t digest = 0;
   uint8_t *to = buf;
-  if (!(r->flags & RECORD_SNAPPY)) return read_plain(e, p, r, buf, check);
+  if (!(r->flags & RECORD_SNAPPY) && !e->cipher) return read_plain(e, p, r, buf, check);
   int rc = extent_open(e, p, r, check, &x);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; rc == SDB_OK && i < x->chunks; i++) {
@@ -400,17 +459,19 @@ static bool take_table(extent_reader *x, const uint8_t *table, uint64_t capacity
     uint32_t says = get32(table + 8 * (size_t)i + 4), size = chunk_size(x, i);
     struct chunk *c = &x->table[i];
     *c = (struct chunk){offset, get32(table + 8 * (size_t)i), says & ~CHUNK_SNAPPY, (says & CHUNK_SNAPPY) != 0};
-    if (c->len == 0 || (c->snappy ? c->len >= size : c->len != size)) return false;
+    uint64_t plain = size + overhead(x->e);
+    if (c->len <= overhead(x->e) || (c->snappy ? c->len >= plain : c->len != plain)) return false;
     offset += c->len;
   }
   return offset <= capacity;
 }
 
-static bool head_good(const extent_reader *x, const record *r, const uint8_t *head) {
+static bool head_good(extent_reader *x, const record *r, uint8_t *head) {
   uint64_t tables = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * x->list.count + 8ull * x->chunks;
   return x->list.head_len >= tables && unit_valid(head, x->list.head_len, x->list.runs[0].start) && head[4] == PAGE_EXTENT &&
-         memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version && get32(head + 84) == r->size &&
-         get16(head + 92) == r->path_len && get32(head + 96) == x->chunks && get32(head + 100) == x->list.count;
+         unit_open(x->e, head, x->list.head_len) && memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version &&
+         get32(head + 84) == r->size && get16(head + 92) == r->path_len && get32(head + 96) == x->chunks &&
+         get32(head + 100) == x->list.count;
 }
 
 static int read_head(extent_reader *x, const record *r) {
@@ -424,6 +485,7 @@ static int read_head(extent_reader *x, const record *r) {
   if (rc == SDB_OK && (!head_good(x, r, head) || !take_table(x, table, capacity)))
     rc = env_fail(x->e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
                   x->list.runs[0].start);
+  if (rc == SDB_OK) memcpy(x->binding, head + HEAD_BINDING, BINDING);
   mem_free(x->e, head);
   return rc;
 }
@@ -441,7 +503,8 @@ int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **o
   x->chunks = chunks;
   x->size = r->size;
   x->check = check;
-  if (r->flags & RECORD_SNAPPY && !(x->stored = mem_alloc(e, SDB_CHUNK)))
+  bool changed = r->flags & RECORD_SNAPPY || e->cipher;
+  if (changed && !(x->stored = mem_alloc(e, SDB_CHUNK + overhead(e))))
     rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
   if (rc == SDB_OK) rc = read_head(x, r);
   if (rc == SDB_OK) *out = x;
@@ -449,13 +512,26 @@ int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **o
   return rc;
 }
 
+/* Content from the stored bytes of a chunk, which its checksum has approved. */
+static bool unpack(extent_reader *x, uint32_t index, uint8_t *buf, size_t size) {
+  const struct chunk *c = &x->table[index];
+  size_t n = c->len - overhead(x->e);
+  uint8_t *body = x->stored + overhead(x->e);
+  if (x->e->cipher) {
+    identity id = chunk_identity(x->binding, index);
+    if (!cipher_open(x->e->cipher, &id, x->stored, x->stored + CIPHER_NONCE, c->snappy ? body : buf, body, n)) return false;
+  }
+  return !c->snappy || compress_undo(body, n, buf, size);
+}
+
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   const struct chunk *c = &x->table[index];
-  struct read_piece rp = {.p = x->p, .to = c->snappy ? x->stored : buf, .check = x->check};
+  bool changed = c->snappy || x->e->cipher;
+  struct read_piece rp = {.p = x->p, .to = changed ? x->stored : buf, .check = x->check};
   size_t n = chunk_size(x, index);
-  if (c->snappy && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
+  if (changed && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
   int rc = for_pieces(x->p, &x->list, c->offset, c->len, read_piece, &rp);
-  if (rc == SDB_OK && ((x->check && rp.crc != c->crc) || (c->snappy && !compress_undo(x->stored, c->len, buf, n))))
+  if (rc == SDB_OK && ((x->check && rp.crc != c->crc) || (changed && !unpack(x, index, buf, n))))
     rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index,
                   x->list.runs[0].start);
   if (rc == SDB_OK) *len = n;

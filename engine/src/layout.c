@@ -5,6 +5,9 @@
 #include "codec.h"
 #include "page.h"
 
+enum { UNIT_NONCE = 24, UNIT_TAG = 48, UNIT_ENCRYPTED = 1 }; /* offsets in a unit's header, and its flag */
+
+_Static_assert(UNIT_TAG + CIPHER_TAG == PAGE_HEADER, "the seal fills the header");
 _Static_assert(SLOT_B + SLOT_SIZE <= ROOT_DIR_OFFSET, "slots stand before the root directory");
 _Static_assert(512 + 8 * MAX_ROOT_PAGES <= SLOT_SIZE, "root directory entries fit into a slot");
 
@@ -54,6 +57,7 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   memset(slot, 0, SLOT_SIZE);
   memcpy(slot, SLOT_MAGIC, 8);
   put16(slot + 12, FORMAT_MAJOR);
+  put32(slot + 24, h->encrypted ? FEATURE_ENCRYPTED : 0);
   put32(slot + 28, h->page_size);
   memcpy(slot + 32, h->database_id, 16);
   put64(slot + 48, h->epoch);
@@ -81,6 +85,7 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   put64(slot + 192, h->roots.heap_pages);
   put64(slot + 200, h->roots.heap_live);
   put64(slot + 208, h->roots.suffix_names);
+  if (h->encrypted) memcpy(slot + WRAPPED_OFFSET, h->wrapped, sizeof h->wrapped);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) dir_put(slot + 512, i, h->root_dir[i]);
   put32(slot + 8, crc32c(0, slot + 12, SLOT_SIZE - 12));
 }
@@ -101,8 +106,11 @@ static bool header_sane(const header *h, const geometry *g) {
 
 int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   if (memcmp(slot, SLOT_MAGIC, 8) != 0 || get32(slot + 8) != crc32c(0, slot + 12, SLOT_SIZE - 12)) return SDB_NOT_A_DATABASE;
-  if (get16(slot + 12) != FORMAT_MAJOR || get32(slot + 20) != 0 || get32(slot + 24) != 0) return SDB_UNSUPPORTED;
+  if (get16(slot + 12) != FORMAT_MAJOR || get32(slot + 20) != 0 || (get32(slot + 24) & ~(uint32_t)FEATURE_ENCRYPTED) != 0)
+    return SDB_UNSUPPORTED;
   memset(h, 0, sizeof *h);
+  h->encrypted = get32(slot + 24) & FEATURE_ENCRYPTED;
+  memcpy(h->wrapped, slot + WRAPPED_OFFSET, sizeof h->wrapped);
   h->page_size = get32(slot + 28);
   memcpy(h->database_id, slot + 32, 16);
   h->epoch = get64(slot + 48);
@@ -144,9 +152,29 @@ void unit_init(uint8_t *unit, uint8_t kind, uint32_t number) {
   put32(unit + 12, PAGE_HEADER);
 }
 
-void unit_seal(uint8_t *unit, size_t len, uint64_t checkpoint) {
+/* Kind, layout, flags, number, bytes used and checkpoint: all of the header that is not the seal itself. */
+static identity unit_identity(const uint8_t *unit) {
+  identity id = {.len = UNIT_NONCE - 4};
+  memcpy(id.bytes, unit + 4, id.len);
+  return id;
+}
+
+void unit_seal(const env *e, uint8_t *unit, size_t len, uint64_t checkpoint, const uint8_t *nonce) {
   put64(unit + 16, checkpoint);
+  if (e->cipher) {
+    put16(unit + 6, get16(unit + 6) | UNIT_ENCRYPTED);
+    identity id = unit_identity(unit);
+    memcpy(unit + UNIT_NONCE, nonce, CIPHER_NONCE);
+    cipher_seal(e->cipher, &id, nonce, unit + UNIT_TAG, unit + PAGE_HEADER, unit + PAGE_HEADER, len - PAGE_HEADER);
+  }
   put32(unit, crc32c(0, unit + 4, len - 4));
+}
+
+bool unit_open(const env *e, uint8_t *unit, size_t len) {
+  if (((get16(unit + 6) & UNIT_ENCRYPTED) != 0) != (e->cipher != NULL)) return false;
+  if (!e->cipher) return true;
+  identity id = unit_identity(unit);
+  return cipher_open(e->cipher, &id, unit + UNIT_NONCE, unit + UNIT_TAG, unit + PAGE_HEADER, unit + PAGE_HEADER, len - PAGE_HEADER);
 }
 
 bool unit_valid(const uint8_t *unit, size_t len, uint32_t number) {

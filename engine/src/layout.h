@@ -9,6 +9,7 @@
 #define SDB_LAYOUT_H
 
 #include "base.h"
+#include "cipher.h"
 
 enum {
   SLOT_SIZE = 4096,
@@ -18,7 +19,9 @@ enum {
   GROUP_BITS = 29,
   MAX_GROUPS = 16384,
   MAX_ROOT_PAGES = 32,
-  FORMAT_MAJOR = 1
+  FORMAT_MAJOR = 1,
+  FEATURE_ENCRYPTED = 1,
+  WRAPPED_OFFSET = 256 /* of the wrapped data key, in slots and segment headers */
 };
 
 #define SLOT_MAGIC "\x89SDB\r\n\x1a\n"
@@ -85,6 +88,8 @@ typedef struct header {
   uint64_t log_position;
   uint32_t log_chain;
   bool clean;
+  bool encrypted;
+  uint8_t wrapped[CIPHER_WRAPPED]; /* data key */
   uint64_t pages_total, pages_free, logical_limit;
   roots roots;
   uint64_t created_ms, written_ms;
@@ -97,9 +102,13 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]);
 
 /* The unit header of pages and extents. */
 void unit_init(uint8_t *unit, uint8_t kind, uint32_t number);
-/* Stamps and seals: checksum over [4, len). */
-void unit_seal(uint8_t *unit, size_t len, uint64_t checkpoint);
-/* True when checksum, layout and number agree. */
+/* Stamps, encrypts where the database is encrypted (`nonce`: a fresh one, else not looked at), and seals: checksum over [4, len).
+ */
+void unit_seal(const env *e, uint8_t *unit, size_t len, uint64_t checkpoint, const uint8_t *nonce);
+/* True when checksum, layout and number agree. Needs no key. */
 bool unit_valid(const uint8_t *unit, size_t len, uint32_t number);
+/* Decrypts a valid unit where it stands. False: it is not encrypted although the database is, or the other way round, or it was not
+ * sealed with this key as this unit. */
+bool unit_open(const env *e, uint8_t *unit, size_t len);
 
 #endif

@@ -141,12 +141,23 @@ static int ensure_next(log *l) {
   return rc;
 }
 
-size_t log_largest(const log *l) { return l->segment_size / 2 - LOG_SECTOR - LOG_RECORD_HEAD; }
+/* Bytes of a record's payload as it is stored. An empty one says nothing that could be hidden. */
+static size_t stored_size(const log *l, size_t payload) { return l->e->cipher && payload ? CIPHER_OVERHEAD + payload : payload; }
 
-int log_reserve(log *l, size_t payload) {
+size_t log_largest(const log *l) {
+  return l->segment_size / 2 - LOG_SECTOR - LOG_RECORD_HEAD - (l->e->cipher ? CIPHER_OVERHEAD : 0);
+}
+
+int log_reserve(log *l, size_t plain) {
+  size_t payload = stored_size(l, plain);
+  if (payload > plain && !l->nonce_fresh) {
+    int rc = cipher_nonces(l->e, l->nonce, 1);
+    if (rc != SDB_OK) return rc;
+    l->nonce_fresh = true;
+  }
   size_t need = align_up(LOG_RECORD_HEAD + payload, 8);
-  if (payload > log_largest(l))
-    return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", payload,
+  if (plain > log_largest(l))
+    return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", plain,
                     l->segment_size);
   if (l->tail + need > segment_end(l)) {
     int rc = ensure_next(l);
@@ -175,8 +186,9 @@ int log_reserve(log *l, size_t payload) {
   return SDB_OK;
 }
 
-uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint64_t time_ms, size_t payload) {
+uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint64_t time_ms, size_t plain) {
   struct piece *p = l->open;
+  size_t payload = stored_size(l, plain);
   uint32_t len = (uint32_t)(LOG_RECORD_HEAD + payload);
   assert(p && p->len + align_up(len, 8) + LOG_SECTOR <= p->cap);
   uint8_t *r = p->bytes + p->len;
@@ -186,7 +198,7 @@ uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint6
   put64(r + 16, synced);
   put32(r + 24, l->chain);
   r[28] = kind;
-  r[29] = 0;
+  r[29] = payload > plain ? LOG_ENCRYPTED : 0;
   put16(r + 30, ops);
   put64(r + 32, time_ms);
   memset(r + len, 0, align_up(len, 8) - len);
@@ -194,10 +206,20 @@ uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint6
   l->record_len = len;
   if (synced > l->stated) l->stated = synced;
   if (kind == LOG_COMMIT) p->sequence = l->last_sequence = sequence;
-  return r + LOG_RECORD_HEAD;
+  return r + LOG_RECORD_HEAD + (payload - plain);
+}
+
+static void record_seal(log *l) {
+  uint8_t *nonce = l->record + LOG_RECORD_HEAD, *plain = nonce + CIPHER_OVERHEAD;
+  identity id = record_identity(l->tail, l->record);
+  assert(l->nonce_fresh);
+  l->nonce_fresh = false;
+  memcpy(nonce, l->nonce, CIPHER_NONCE);
+  cipher_seal(l->e->cipher, &id, nonce, nonce + CIPHER_NONCE, plain, plain, l->record_len - LOG_RECORD_HEAD - CIPHER_OVERHEAD);
 }
 
 void log_finish(log *l) {
+  if (l->record[29] & LOG_ENCRYPTED) record_seal(l);
   l->chain = crc32c(segment_seed(l->current, l->tail), l->record + 4, l->record_len - 4);
   put32(l->record, l->chain);
   size_t padded = align_up(l->record_len, 8);
@@ -240,6 +262,10 @@ bool log_has_sealed(log *l) {
 }
 
 bool log_wants_mark(const log *l) { return l->started && !l->open && l->stated < l->commit_end; }
+
+void log_set_wrapped(log *l, const uint8_t wrapped[CIPHER_WRAPPED]) {
+  memcpy(l->config.wrapped, wrapped, sizeof l->config.wrapped);
+}
 
 /* --- Owner -------------------------------------------------------------------------------------------------------------------- */
 

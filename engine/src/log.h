@@ -14,8 +14,16 @@
 #define SDB_LOG_H
 
 #include "base.h"
+#include "cipher.h"
 
-enum { LOG_SECTOR = 4096, LOG_RECORD_HEAD = 40, LOG_OP_HEAD = 8, LOG_COMMIT = 1, LOG_MARK = 2 };
+enum {
+  LOG_SECTOR = 4096,
+  LOG_RECORD_HEAD = 40,
+  LOG_OP_HEAD = 8,
+  LOG_COMMIT = 1,
+  LOG_MARK = 2,
+  LOG_ENCRYPTED = 1 /* a record's flag */
+};
 
 typedef struct log_config {
   uint32_t segment_size;
@@ -25,6 +33,7 @@ typedef struct log_config {
   bool read_only;
   int (*before_write)(void *user); /* makes durable what the records that go out next name (I4); NULL: nothing to do */
   void *user;
+  uint8_t wrapped[CIPHER_WRAPPED]; /* data key, for the headers of segments */
 } log_config;
 
 typedef struct log log;
@@ -97,6 +106,9 @@ int log_prepare(log *l);
 /* Everything before `position` is in a complete checkpoint: segments behind it, and behind what is to be kept, are recycled.
  * `spare`: how many of them stay; files beyond that are removed. */
 void log_release(log *l, uint64_t position, unsigned spare);
+
+/* Segments from now on carry this wrapped data key. */
+void log_set_wrapped(log *l, const uint8_t wrapped[CIPHER_WRAPPED]);
 
 uint64_t log_bytes(log *l); /* of all segment files */
 bool log_started(const log *l);

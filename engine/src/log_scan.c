@@ -35,6 +35,27 @@ static const uint8_t *valid_at(const struct scan *sc, uint64_t offset) {
   return r[28] == LOG_COMMIT || r[28] == LOG_MARK ? r : NULL;
 }
 
+/* Position and all of the head behind the checksum. */
+identity record_identity(uint64_t position, const uint8_t *record) {
+  identity id = {.bytes = {CIPHER_LOG}, .len = 9 + LOG_RECORD_HEAD - 4};
+  put64(id.bytes + 1, position);
+  memcpy(id.bytes + 9, record + 4, LOG_RECORD_HEAD - 4);
+  return id;
+}
+
+bool record_open(const log *l, uint64_t position, uint8_t *record, const uint8_t **payload, size_t *len) {
+  bool encrypted = record[29] & LOG_ENCRYPTED;
+  uint8_t *stored = record + LOG_RECORD_HEAD;
+  *payload = stored;
+  *len = get32(record + 4) - LOG_RECORD_HEAD;
+  if (!encrypted) return !l->e->cipher || *len == 0;
+  if (!l->e->cipher || *len < CIPHER_OVERHEAD) return false;
+  *payload = stored + CIPHER_OVERHEAD;
+  *len -= CIPHER_OVERHEAD;
+  identity id = record_identity(position, record);
+  return cipher_open(l->e->cipher, &id, stored, stored + CIPHER_NONCE, stored + CIPHER_OVERHEAD, *payload, *len);
+}
+
 static const uint8_t *chained_at(const struct scan *sc, uint64_t offset, uint32_t chain) {
   const uint8_t *r = valid_at(sc, offset);
   return r && get32(r + 24) == chain ? r : NULL;
@@ -110,13 +131,11 @@ int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user,
     uint64_t at;
     rc = next_record(&sc, s, result->end, result->chain, &at, &r);
     if (rc != SDB_OK || !r) break;
-    log_record record = {.position = at,
-                         .sequence = get64(r + 8),
-                         .time_ms = get64(r + 32),
-                         .kind = r[28],
-                         .ops = get16(r + 30),
-                         .payload = r + LOG_RECORD_HEAD,
-                         .payload_len = get32(r + 4) - LOG_RECORD_HEAD};
+    log_record record = {.position = at, .sequence = get64(r + 8), .time_ms = get64(r + 32), .kind = r[28], .ops = get16(r + 30)};
+    if (!record_open(l, at, sc.bytes + (r - sc.bytes), &record.payload, &record.payload_len)) {
+      result->damaged = true; /* somebody changed it, and its checksum too */
+      break;
+    }
     rc = visit(user, &record);
     if (rc != SDB_OK) break;
     s = sc.segment;
@@ -125,7 +144,7 @@ int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user,
     result->records++;
     if (record.kind == LOG_COMMIT) result->sequence = record.sequence;
   }
-  if (rc == SDB_OK) rc = find_damage(&sc, s, result->end, &result->damaged);
+  if (rc == SDB_OK && !result->damaged) rc = find_damage(&sc, s, result->end, &result->damaged);
   result->damaged |= l->cut;
   mem_free(l->e, sc.bytes);
   return rc;

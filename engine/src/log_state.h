@@ -7,7 +7,7 @@
 
 #define SEGMENT_MAGIC "SDBLOG\x01\n"
 
-enum { MAX_SEGMENTS = 10000, SEGMENT_FORMAT = 1 };
+enum { MAX_SEGMENTS = 10000, SEGMENT_FORMAT = 1, SEGMENT_WRAPPED = 256 };
 
 struct segment {
   sdb_file *file;
@@ -59,6 +59,8 @@ struct log {
 
   uint8_t *record; /* being appended */
   uint32_t record_len;
+  uint8_t nonce[CIPHER_NONCE]; /* of the next record that is encrypted: drawn where failing is allowed */
+  bool nonce_fresh;
 };
 
 /* segment.c */
@@ -67,5 +69,10 @@ struct segment *segment_at(const log *l, uint64_t position);                   /
 int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
 int segments_find(log *l);
 uint32_t segment_seed(const struct segment *s, uint64_t position);
+
+/* log_scan.c: what is authenticated with the payload of a record. */
+identity record_identity(uint64_t position, const uint8_t *record);
+/* The payload of a record that verifies, decrypted where it stands; false: it is not what was written there. */
+bool record_open(const log *l, uint64_t position, uint8_t *record, const uint8_t **payload, size_t *len);
 
 #endif

@@ -314,7 +314,10 @@ static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, 
 static int read_place(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t *buf) {
   int rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
   if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
-  return verify(p, buf, number, place, kind);
+  rc = verify(p, buf, number, place, kind);
+  if (rc != SDB_OK || unit_open(p->e, buf, p->g.page_size)) return rc;
+  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) was not encrypted with this key as this page; restore a copy",
+                  number, place);
 }
 
 /* Without mapping: a clean page enters the cache as a frame of its word. SDB_END: the word changed meanwhile, look again. */

@@ -39,6 +39,9 @@ typedef struct pager_config {
   uint64_t max_bytes;
   bool use_mmap;
   bool read_only;
+  const uint8_t *key; /* the user's, or the recovery key; NULL: none. Not kept */
+  bool recovery;
+  uint32_t cipher; /* of a new file */
 } pager_config;
 
 /* --- Life --------------------------------------------------------------------------------------------------------------------- */
@@ -141,6 +144,10 @@ int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain,
 void pager_checkpoint_end(pager *p, bool ok);
 /* Rewrites both slots without the "clean" mark: the first change after a clean open. */
 int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain);
+/* Wraps the data key under another of the user's, in both slots. Under the lock, no checkpoint running. */
+int pager_change_key(pager *p, const uint8_t *key);
+/* The data key; false: there is none. */
+bool pager_data_key(const pager *p, uint8_t *key);
 /* For the cleaner: the next heap page from *cursor on whose live bytes are below `below`; looks at `words` words at most.
  * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock, inside enter/leave. */
 int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number);

@@ -5,12 +5,18 @@
 #include "codec.h"
 #include "pager_state.h"
 
-static pager *pager_new(env *e, sdb_file *file, const pager_config *config, const header *h) {
+/* Takes the cipher over, also when there is no memory. */
+static pager *pager_new(env *e, sdb_file *file, const pager_config *config, const header *h, cipher *c) {
   pager *p = mem_new(e, sizeof *p);
-  if (!p) return NULL;
+  if (!p) {
+    cipher_drop(e, c);
+    return NULL;
+  }
+  e->cipher = p->cipher = c;
   p->e = e;
   p->file = file;
   p->config = *config;
+  p->config.key = NULL;
   p->head = *h;
   geometry_init(&p->g, h->page_size);
   mutex_init(&p->lock);
@@ -87,6 +93,8 @@ void pager_close(pager *p) {
   mem_free(p->e, p->deltas);
   mem_free(p->e, p->cp.pending);
   mem_free(p->e, p->cp.marks);
+  if (p->cipher) p->e->cipher = NULL;
+  cipher_drop(p->e, p->cipher);
   mutex_destroy(&p->lock);
   mutex_destroy(&p->load_lock);
   mutex_destroy(&p->ring_lock);
@@ -95,6 +103,25 @@ void pager_close(pager *p) {
   mutex_destroy(&p->pace_lock);
   mutex_destroy(&p->retire_lock);
   mem_free(p->e, p);
+}
+
+/* A random data key for a new file, wrapped into its header. */
+static int key_make(env *e, const pager_config *config, header *h, cipher **c) {
+  int rc = config->recovery ? env_fail(e, SDB_INVALID, "a recovery key opens a database that exists; it does not make one")
+                            : cipher_new(e, config->cipher ? config->cipher : SDB_CIPHER_XCHACHA20, h->database_id, c);
+  if (rc == SDB_OK) rc = cipher_wrap(e, *c, config->key, h->wrapped);
+  h->encrypted = rc == SDB_OK;
+  if (rc == SDB_OK) return SDB_OK;
+  cipher_drop(e, *c);
+  return rc;
+}
+
+/* Whether key and database belong together, before anything is written. */
+static int key_take(env *e, const pager_config *config, const header *h, cipher **c) {
+  if (!h->encrypted && !config->key) return SDB_OK;
+  if (!h->encrypted) return env_fail(e, SDB_WRONG_KEY, "the database is not encrypted, but a key was given; open it without one");
+  if (!config->key) return env_fail(e, SDB_WRONG_KEY, "the database is encrypted; give its key to open it");
+  return cipher_unwrap(e, h->wrapped, h->database_id, config->key, config->recovery, c);
 }
 
 int pager_create(env *e, sdb_file *file, const pager_config *config, const header *first, pager **out) {
@@ -108,7 +135,12 @@ int pager_create(env *e, sdb_file *file, const pager_config *config, const heade
   h.pages_free = 0;
   if (h.pages_total << g.page_bits > config->max_bytes)
     return env_fail(e, SDB_FULL, "max_db_size is too small for an empty database");
-  pager *p = pager_new(e, file, config, &h);
+  cipher *c = NULL;
+  if (config->key) {
+    int made = key_make(e, config, &h, &c);
+    if (made != SDB_OK) return made;
+  }
+  pager *p = pager_new(e, file, config, &h, c);
   if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory while creating the database");
   p->pages_total = h.pages_total;
   for (uint32_t i = 0; i < p->g.root_pages; i++) p->root_loaded[i] = true;
@@ -122,7 +154,7 @@ int pager_create(env *e, sdb_file *file, const pager_config *config, const heade
 }
 
 static bool mapping_works(pager *p) {
-  if (!p->config.use_mmap) return false;
+  if (!p->config.use_mmap || p->cipher) return false; /* what is encrypted cannot be used where it stands */
   const void *probe = p->e->storage->map(p->file, 0, 1u << GROUP_BITS);
   if (!probe) return false;
   p->e->storage->unmap(p->file, probe, 1u << GROUP_BITS);
@@ -178,11 +210,16 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
   header h;
   bool differ;
   unsigned from;
+  cipher *c = NULL;
   int rc = choose_slot(e, file, &h, &differ, &from);
+  if (rc == SDB_OK) rc = key_take(e, config, &h, &c);
   if (rc == SDB_OK && (differ || !h.clean) && !config->read_only)
     rc = equalise(e, file, &h, from); /* equal bytes may not be synced */
-  if (rc != SDB_OK) return rc;
-  pager *p = pager_new(e, file, config, &h);
+  if (rc != SDB_OK) {
+    cipher_drop(e, c);
+    return rc;
+  }
+  pager *p = pager_new(e, file, config, &h, c);
   if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory while opening the database");
   uint64_t size, most = (uint64_t)MAX_GROUPS << p->g.group_shift;
   rc = e->storage->get_size(file, &size);
@@ -205,6 +242,11 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
 }
 
 /* --- Looking at it ------------------------------------------------------------------------------------------------------------ */
+
+bool pager_data_key(const pager *p, uint8_t *key) {
+  if (p->cipher) memcpy(key, p->cipher->key, sizeof p->cipher->key);
+  return p->cipher != NULL;
+}
 
 const header *pager_header(const pager *p) { return &p->head; }
 const geometry *pager_geometry(const pager *p) { return &p->g; }

@@ -104,6 +104,7 @@ struct pager {
   geometry g;
   header head; /* last complete checkpoint */
   pager_config config;
+  cipher *cipher; /* NULL: not encrypted; the surroundings point at it */
   bool mapped;
 
   struct mutex lock;      /* the writer's */

@@ -168,6 +168,7 @@ static int header_write(log *l, struct segment *s) {
   put64(head + 48, s->base);
   put64(head + 56, s->salt);
   put32(head + 64, l->segment_size);
+  memcpy(head + SEGMENT_WRAPPED, l->config.wrapped, sizeof l->config.wrapped);
   put32(head + 8, crc32c(0, head + 12, sizeof head - 12));
   int rc = l->e->storage->write(s->file, 0, head, sizeof head);
   if (rc == SDB_OK) rc = l->e->storage->write(s->file, l->segment_size - LOG_SECTOR, head, sizeof head);

@@ -302,6 +302,23 @@ int work_checkpoint(sdb *db, bool clean) {
   return rc;
 }
 
+/* No checkpoint may be on its way, because it would write the slots with the key before. */
+int work_change_key(sdb *db, const uint8_t *key) {
+  int rc = SDB_OK;
+  mutex_lock(&db->work);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, spare_segments(db));
+  if (rc == SDB_OK) {
+    pager_lock(db->pager);
+    rc = pager_change_key(db->pager, key);
+    log_own(db->log);
+    log_set_wrapped(db->log, pager_header(db->pager)->wrapped);
+    log_disown(db->log);
+    pager_unlock(db->pager);
+  }
+  mutex_unlock(&db->work);
+  return rc;
+}
+
 /* --- The worker
  * ----------------------------------------------------------------------------------------------------------------------- */
 

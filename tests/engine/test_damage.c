@@ -25,6 +25,7 @@ typedef struct damage {
 } damage;
 
 static sim *base_device;
+static bool encrypted; /* the databases of this round are */
 static model *base_model;
 
 __attribute__((noreturn)) static void report(const damage *d, const char *what, const char *why) {
@@ -56,6 +57,8 @@ static void set_options(workload *w) {
   w->options.wal_segment_size = 65536;
   w->options.checkpoint_wal_bytes = 8 << 20;
   w->options.change_log_bytes = 0;
+  w->options.encryption_key = encrypted ? (const uint8_t *)"thirty-two bytes make up a key.." : NULL;
+  w->options.cipher = SDB_CIPHER_DEFAULT;
 }
 
 static void open_base(workload *w) {
@@ -231,8 +234,9 @@ static void judge_end(const damage *d, workload *w) {
 }
 
 START_TEST(test_damaged_file) {
+  encrypted = _i == 1;
   make_closed_base();
-  uint64_t first, count = seed_range("damaged file", 1500, &first), refused = 0, harmless = 0;
+  uint64_t first, count = seed_range("damaged file", encrypted ? 750 : 1500, &first), refused = 0, harmless = 0;
   for (uint64_t seed = first; seed < first + count; seed++) {
     damage d = {.seed = seed, .random = seed};
     workload w;
@@ -283,8 +287,9 @@ static const char *choose_log(damage *d, const sim *device) {
 }
 
 START_TEST(test_damaged_log) {
+  encrypted = _i == 1;
   make_logged_base();
-  uint64_t first, count = seed_range("damaged log", 1000, &first), refused = 0;
+  uint64_t first, count = seed_range("damaged log", encrypted ? 500 : 1000, &first), refused = 0;
   for (uint64_t seed = first; seed < first + count; seed++) {
     damage d = {.seed = seed, .random = seed};
     workload w;
@@ -315,8 +320,8 @@ int main(void) {
   Suite *suite = suite_create("damage");
   TCase *damage_case = tcase_create("damage");
   tcase_set_timeout(damage_case, 0);
-  tcase_add_test(damage_case, test_damaged_file);
-  tcase_add_test(damage_case, test_damaged_log);
+  tcase_add_loop_test(damage_case, test_damaged_file, 0, 2);
+  tcase_add_loop_test(damage_case, test_damaged_log, 0, 2);
   suite_add_tcase(suite, damage_case);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -3,6 +3,7 @@
 #include "workload.h"
 
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,6 +86,13 @@ static void choose_profile(workload *w) {
   }
 }
 
+/* Every second one is encrypted; with AES-GCM where this processor has it. */
+static void choose_encryption(workload *w, uint64_t dice) {
+  if (dice >= 3) return;
+  w->options.encryption_key = (const uint8_t *)"the key that all workloads share.";
+  if (dice == 2 && sodium_init() >= 0 && crypto_aead_aes256gcm_is_available()) w->options.cipher = SDB_CIPHER_AES_GCM;
+}
+
 void workload_init(workload *w, uint64_t seed, sim *device) {
   *w = (workload){.device = device, .random = seed * 0x2545F4914F6CDD1Du + 1, .doing = "open"};
   sdb_options_init(&w->options);
@@ -105,6 +113,7 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
   w->profile = (profile)below(w, PROFILES);
   choose_profile(w);
   w->options.use_compression = below(w, 4) != 0;
+  choose_encryption(w, below(w, 6));
   w->model = model_new(w->options.versions_to_keep);
 }
 

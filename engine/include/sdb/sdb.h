@@ -78,7 +78,8 @@ extern "C" {
   X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")                                                          \
   X(SDB_CANCELLED, -19, "the caller cancelled it")                                                                                 \
   X(SDB_EXISTS, -20, "the destination exists already and was left as it is")                                                       \
-  X(SDB_BUSY, -21, "too many requests are waiting; try again when some are answered")
+  X(SDB_BUSY, -21, "too many requests are waiting; try again when some are answered")                                              \
+  X(SDB_WRONG_KEY, -22, "the key and the database do not belong together")
 
 enum {
 #define SDB_X(name, value, text) name = value,
@@ -102,6 +103,14 @@ typedef enum sdb_durability {
   SDB_BUFFERED = 2, /* on return it is visible; it is on the device within `buffered_interval_ms` */
   SDB_NONE = 3      /* on return it is visible; it is on the device after the next flush, checkpoint or durable commit */
 } sdb_durability;
+
+typedef enum sdb_cipher {
+  SDB_CIPHER_DEFAULT = 0,   /* XChaCha20-Poly1305, so that the file can be read on any machine */
+  SDB_CIPHER_XCHACHA20 = 1, /* XChaCha20-Poly1305 */
+  SDB_CIPHER_AES_GCM = 2    /* AES-256-GCM; only on processors that have it (x86-64 with AES and CLMUL) */
+} sdb_cipher;
+
+#define SDB_KEY_SIZE 32u
 
 struct sdb_storage;
 
@@ -131,7 +140,10 @@ typedef struct sdb_options {
   void (*warning)(void *user, const char *sentence); /* NULL; told in one sentence what an operator should know, in the thread of
                                                         the call that is the reason. It must not call the database */
   void *warning_user;
-  char *message; /* where sdb_open() puts its sentence when it fails; may be NULL */
+  const uint8_t *encryption_key; /* NULL: not encrypted. SDB_KEY_SIZE bytes, needed during sdb_open() only */
+  const uint8_t *recovery_key;   /* NULL; else what sdb_key_export() gave, instead of encryption_key; not for creating */
+  sdb_cipher cipher;             /* SDB_CIPHER_DEFAULT; used at creation */
+  char *message;                 /* where sdb_open() puts its sentence when it fails; may be NULL */
   size_t message_size;
 } sdb_options;
 
@@ -139,12 +151,30 @@ SDB_API void sdb_options_init(sdb_options *options);
 
 /* Opens, creating the file if asked, and recovers what a crash left. `options` NULL: the defaults. The name is copied.
  * SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_MISMATCH, SDB_INVALID, SDB_DENIED, SDB_FULL, SDB_IO,
- * SDB_NO_MEMORY. A log with damage in the middle opens read-only: see sdb_stats.log_damaged. */
+ * SDB_NO_MEMORY. SDB_WRONG_KEY: the database is encrypted and this is not its key, or there is none, or there is one and the
+ * database is not encrypted; nothing was written then. A log with damage in the middle opens read-only: see sdb_stats.log_damaged.
+ */
 SDB_API SDB_MUST_USE int sdb_open(const char *name, const sdb_options *options, sdb **db);
 
 /* Finishes background work, checkpoints and closes; afterwards the data file alone is the database. Takes NULL. The handle is gone
  * whatever is returned; an error means that the last checkpoint did not succeed, which loses nothing: the next open recovers. */
 SDB_API int sdb_close(sdb *db);
+
+/* --- Encryption ---------------------------------------------------------------------------------------------------------------
+ *
+ * A database made with an encryption_key stays encrypted: paths, contents and everything else that says something about them, in
+ * the data file and in the log. What is encrypted with is a random data key, which stands in the file wrapped under the caller's
+ * key. */
+
+/* From now on the database opens with `key` (SDB_KEY_SIZE bytes) and not with the one before. Only the wrapping is written anew, so
+ * it is done in two syncs, while commits wait; whoever kept the old key and an old copy of the file can still read what was written
+ * later: to shut him out copy the documents into a new database. When it fails with SDB_SYNC_FAILED or the process dies in it, one
+ * of the two keys opens the database. SDB_INVALID (not encrypted), SDB_READ_ONLY, SDB_SYNC_FAILED, SDB_IO. */
+SDB_API SDB_MUST_USE int sdb_change_key(sdb *db, const uint8_t *key);
+
+/* Copies the data key itself (SDB_KEY_SIZE bytes): opens the database as recovery_key when the caller's key is lost, whatever
+ * sdb_change_key() did meanwhile. As secret as the key. SDB_INVALID: the database is not encrypted. */
+SDB_API SDB_MUST_USE int sdb_key_export(sdb *db, uint8_t *recovery_key);
 
 /* --- Documents ---------------------------------------------------------------------------------------------------------------- */
 

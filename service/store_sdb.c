@@ -36,7 +36,14 @@ static int flush(void *ctx) { return sdb_flush(ctx); }
 static int cursor_open(void *ctx, const void *prefix, size_t prefix_len, const void *after, size_t after_len, bool infos,
                        store_cursor **cursor) {
   sdb_cursor *opened = NULL;
-  int rc = sdb_cursor_open(ctx, prefix, prefix_len, after, after_len, infos, &opened);
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = prefix;
+  options.prefix_len = prefix_len;
+  options.after = after;
+  options.after_len = after_len;
+  options.infos = infos;
+  int rc = sdb_cursor_open(ctx, &options, &opened);
   if (rc == SDB_OK) *cursor = (store_cursor *)opened;
   return rc;
 }

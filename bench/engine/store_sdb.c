@@ -70,7 +70,11 @@ static void erase(void *store, const path *p) {
 
 static size_t scan(void *store, const path *prefix, uint64_t *sum) {
   sdb_cursor *cursor;
-  check(store, sdb_cursor_open(store, prefix->text, prefix->len, NULL, 0, false, &cursor), "search");
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = prefix->text;
+  options.prefix_len = prefix->len;
+  check(store, sdb_cursor_open(store, &options, &cursor), "search");
   size_t count = 0;
   sdb_entry entry;
   int rc;

@@ -16,7 +16,6 @@ typedef struct file {
   sdb_reader *reader;
   uint64_t read_left;
   sdb_cursor *cursor;
-  uint64_t search_left;
   uint8_t piece[PIECE];
 } file;
 
@@ -138,12 +137,16 @@ static result file_remove(backend *b, bytes path, commit *last) {
 }
 
 static result file_search_open(backend *b, bytes prefix, bool infos, uint64_t limit) {
-  of(b)->search_left = limit > 0 ? limit : UINT64_MAX;
-  return outcome(b, sdb_cursor_open(of(b)->db, prefix.data, prefix.len, NULL, 0, infos, &of(b)->cursor));
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = prefix.data;
+  options.prefix_len = prefix.len;
+  options.limit = limit;
+  options.infos = infos;
+  return outcome(b, sdb_cursor_open(of(b)->db, &options, &of(b)->cursor));
 }
 
 static result file_search_next(backend *b, bytes *path, document *doc) {
-  if (of(b)->search_left-- == 0) return RESULT_END;
   sdb_entry entry;
   int code = sdb_cursor_next(of(b)->cursor, &entry);
   if (code == SDB_OK) {

@@ -28,6 +28,7 @@ void sdb_options_init(sdb_options *o) {
                      .use_mmap = true,
                      .use_compression = true,
                      .threads = true,
+                     .suffix_index = true,
                      .page_size = 8192,
                      .page_cache_size = 2048,
                      .versions_to_keep = 2,
@@ -81,8 +82,10 @@ static int create_first(sdb *db, pager *p) {
   bool done = false;
   pager_lock(p);
   int rc = tree_create(p, &r.path_tree);
+  if (rc == SDB_OK && db->options.suffix_index) rc = tree_create(p, &r.suffix_tree);
+  if (r.suffix_tree) r.suffix_built = SUFFIX_COMPLETE;
   if (rc == SDB_OK) rc = table_create(p, &r.table);
-  if (rc == SDB_OK) pager_publish(p, pager_checkpoint_begin(p, &r, true));
+  if (rc == SDB_OK) pager_publish(p, pager_checkpoint_begin(p, &r, true), 0);
   pager_unlock(p);
   if (rc != SDB_OK) return rc;
   while (rc == SDB_OK && !done) rc = pager_checkpoint_step(p, 256, &done);
@@ -90,7 +93,6 @@ static int create_first(sdb *db, pager *p) {
   pager_lock(p);
   pager_checkpoint_end(p, rc == SDB_OK);
   pager_unlock(p);
-  (void)db;
   return rc;
 }
 
@@ -192,7 +194,11 @@ static int open_parts(sdb *db) {
   if (rc == SDB_OK) rc = table_new(&db->e, db->pager, &db->table);
   if (rc != SDB_OK) return rc;
   table_set_root(db->table, db->roots.table);
-  return recover(db);
+  rc = recover(db);
+  if (rc != SDB_OK) return rc;
+  names_publish_suffix(db, 0);
+  if (db->roots.expiry_tree) atomic_store(&db->expiring, true);
+  return SDB_OK;
 }
 
 static void release(sdb *db) {
@@ -302,13 +308,14 @@ static int content_read(sdb *db, const record *r, void *buf) {
   return content_unpack(db, r, check, buf);
 }
 
-int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {
+int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap,
+             size_t *size, sdb_info *info) {
   record r;
   table_entry entry;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
-  reading in = reading_begin(db);
-  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
+  reading in = reading_begin(db, at);
+  rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
   if (rc == SDB_OK && size) *size = r.size;
   if (rc == SDB_OK && (r.size > cap || (!buf && r.size))) rc = SDB_SMALL_BUFFER;
   if (rc == SDB_OK) rc = content_read(db, &r, buf);
@@ -318,14 +325,15 @@ int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *
   return rc;
 }
 
-int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, void **data, size_t *size, sdb_info *info) {
+int read_get_alloc(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, void **data, size_t *size,
+                   sdb_info *info) {
   record r;
   table_entry entry;
   void *copy = NULL;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
-  reading in = reading_begin(db);
-  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
+  reading in = reading_begin(db, at);
+  rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
   if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size)))
     rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
   if (rc == SDB_OK) rc = content_read(db, &r, copy);
@@ -342,26 +350,26 @@ int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, 
 
 void sdb_free(sdb *db, void *p) { mem_free(&db->e, p); }
 
-int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_info *info) {
+int read_stat(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_info *info) {
   record r;
   table_entry entry;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
-  reading in = reading_begin(db);
-  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
+  reading in = reading_begin(db, at);
+  rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
   if (rc == SDB_OK) info_fill(info, &r, &entry);
   reading_end(db, in);
   return rc;
 }
 
-int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count) {
+int read_versions(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count) {
   record r;
   table_entry entry;
   size_t n = 0;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
-  reading in = reading_begin(db);
-  rc = document_find(db, in.view, 0, path, path_len, SDB_CURRENT, &r, &entry);
+  reading in = reading_begin(db, at);
+  rc = document_find(db, in.view, in.now_ms, path, path_len, SDB_CURRENT, &r, &entry);
   if (rc == SDB_OK && cap) info_fill(&infos[0], &r, &entry);
   uint64_t document = rc == SDB_OK ? id_document(r.id) : 0;
   for (n = 1; rc == SDB_OK && n <= entry.version - entry.oldest; n++) {
@@ -374,13 +382,13 @@ int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, si
   return rc;
 }
 
-int sdb_get_attributes(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_attributes *a) {
+int read_attributes(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_attributes *a) {
   record r;
   table_entry entry;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
-  reading in = reading_begin(db);
-  rc = document_find(db, in.view, 0, path, path_len, version, &r, &entry);
+  reading in = reading_begin(db, at);
+  rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
   if (rc == SDB_OK) {
     *a = (sdb_attributes){.expires_ms = r.flags & RECORD_EXPIRES ? r.expires_ms : 0};
     if (r.flags & RECORD_TYPE) memcpy(a->content_type, r.type, r.type_len);
@@ -420,18 +428,42 @@ static int copy_paths(sdb *db, const record *r, sdb_path **paths, size_t *count)
   return SDB_OK;
 }
 
-int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count) {
+int read_paths_of(sdb *db, const sdb_snapshot *at, const uint8_t id[16], sdb_path **paths, size_t *count) {
   record r;
   table_entry entry;
   if (!id || !paths || !count) return env_fail(&db->e, SDB_INVALID, "an id of 16 bytes and a place for the paths are needed");
-  reading in = reading_begin(db);
+  reading in = reading_begin(db, at);
   int rc = table_get(db->table, in.view, id_document(id), &entry);
   if (rc == SDB_OK) rc = document_version(db, in.view, id_document(id), &entry, SDB_CURRENT, &r);
-  if (rc == SDB_OK && (memcmp(r.id, id, 16) != 0 || record_expired(db, &r, 0))) rc = SDB_NOT_FOUND;
+  if (rc == SDB_OK && (memcmp(r.id, id, 16) != 0 || record_expired(db, &r, in.now_ms))) rc = SDB_NOT_FOUND;
   if (rc == SDB_OK) rc = copy_paths(db, &r, paths, count);
   if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
   reading_end(db, in);
   return rc;
+}
+
+int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {
+  return read_get(db, NULL, path, path_len, version, buf, cap, size, info);
+}
+
+int sdb_get_alloc(sdb *db, const void *path, size_t path_len, uint32_t version, void **data, size_t *size, sdb_info *info) {
+  return read_get_alloc(db, NULL, path, path_len, version, data, size, info);
+}
+
+int sdb_stat(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_info *info) {
+  return read_stat(db, NULL, path, path_len, version, info);
+}
+
+int sdb_versions(sdb *db, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count) {
+  return read_versions(db, NULL, path, path_len, infos, cap, count);
+}
+
+int sdb_get_attributes(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_attributes *a) {
+  return read_attributes(db, NULL, path, path_len, version, a);
+}
+
+int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count) {
+  return read_paths_of(db, NULL, id, paths, count);
 }
 
 /* --- Encryption
@@ -511,7 +543,10 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->cached_pages = ps.cached_pages;
   s->cache_hits = ps.hits;
   s->cache_misses = ps.misses;
+  s->snapshots = atomic_load(&db->snapshots);
   s->pins = ps.pins;
+  s->oldest_pin_sequence = ps.oldest_sequence;
+  s->oldest_pin_ms = ps.oldest_us / 1000;
   s->checkpoints = atomic_load(&db->n.checkpoints);
   s->checkpoint_ms = atomic_load(&db->checkpoint_ms);
   s->puts = atomic_load(&db->n.puts);

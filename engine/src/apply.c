@@ -134,6 +134,7 @@ static int expiry_add(sdb *db, uint64_t ms, uint64_t document) {
   int rc = SDB_OK;
   if (!ms) return SDB_OK;
   if (!db->roots.expiry_tree) rc = tree_create(db->pager, &db->roots.expiry_tree);
+  atomic_store(&db->expiring, true);
   expiry_key(key, ms, document);
   return rc == SDB_OK ? tree_put(db->pager, db->roots.expiry_tree, key, sizeof key, document) : rc;
 }

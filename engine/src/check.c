@@ -4,6 +4,7 @@
  *   1 chunks     directories, map and bitmap chunks against their checksums
  *   2 pages      every logical page: its stored bytes verify, its place is its own
  *   3 tree       all rules of the path tree; each path names a document whose record carries that path
+ *     suffix     the suffix tree: all rules, and that it agrees with the path tree (check_names.c)
  *   4 documents  each table entry: its records verify, contents match digests, chunks match checksums, extents are their own; the
  *                names and times of the current ones stand in the trees, and no others
  *   5 heap       live bytes of each page are the sum of the records that count
@@ -287,6 +288,7 @@ static int check_all(struct check *c) {
   if (rc == SDB_OK) rc = pager_check_chunks(db->pager, say, c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_page, c);
   if (rc == SDB_OK) rc = tree_check(db->pager, VIEW_HEAD, db->roots.path_tree, &v);
+  if (rc == SDB_OK) rc = check_names(db, &v);
   if (rc == SDB_OK) rc = table_walk_pages(db->table, VIEW_HEAD, visit_structure_page, c);
   if (rc == SDB_OK) rc = check_documents(c);
   if (rc == SDB_OK) rc = check_expiry(c);

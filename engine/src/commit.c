@@ -21,7 +21,7 @@ enum { LAZY_COMMITS = 64, PIECE_LIMIT = 1 << 20, MAX_UNSYNCED = 1 << 19 };
 
 void publish_lazy(sdb *db) {
   if (!atomic_load(&db->lazy)) return;
-  pager_publish(db->pager, pager_close_version(db->pager));
+  pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->lazy, false);
   db->lazy_count = 0;
@@ -87,7 +87,7 @@ static int lead(sdb *db) {
   log_disown(db->log);
   if (rc != SDB_OK) return rc;
   atomic_fetch_add_explicit(&db->n.syncs, 1, memory_order_relaxed);
-  if (version) pager_publish(db->pager, version);
+  if (version) pager_publish(db->pager, version, target);
   if (target > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, target);
   atomic_store(&db->synced_sequence, target);
   return SDB_OK;

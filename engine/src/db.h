@@ -66,6 +66,9 @@ struct sdb {
   uint64_t free_scan;          /* numbers below were looked at */
   uint8_t random[RANDOM_POOL]; /* for ids: one call to the storage serves many */
   unsigned random_left;
+  _Atomic uint64_t suffix_since; /* the suffix tree is complete in views from this one on; all ones: in none */
+  _Atomic uint32_t suffix_root;
+  atomic_bool expiring;     /* some document has, or had, a time at which it ends */
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
@@ -109,6 +112,7 @@ struct sdb {
   bool expiry_looked, expiry_more, expiry_pause;
   _Atomic uint64_t expired; /* documents deleted since open */
 
+  atomic_uint_fast64_t snapshots; /* open */
   bool read_only;
   bool log_damaged;
   uint64_t recovered;
@@ -158,13 +162,40 @@ int content_unpack(sdb *db, const record *r, bool check, void *buf);
 /* --- Reads -----------------------------------------------------------------------------------------------------------------------
  */
 
-/* A read: enters the pager, makes waiting commits visible, and says which state it sees. */
+/* A state kept readable. Never changes once it is open, so any number of threads may use it. */
+struct sdb_snapshot {
+  sdb *db;
+  uint64_t view;     /* pinned */
+  uint64_t sequence; /* last commit it contains */
+  uint64_t now_ms;   /* of the opening: what had not expired then has not expired in here */
+};
+
+/* A read: enters the pager and says which state it sees: a snapshot's, or (at NULL) the newest, waiting commits made visible. */
 typedef struct reading {
   unsigned slot;
-  uint64_t view;
+  uint64_t view, now_ms; /* now_ms 0: the clock's, if anybody asks */
 } reading;
-reading reading_begin(sdb *db);
+reading reading_begin(sdb *db, const sdb_snapshot *at);
 void reading_end(sdb *db, reading r);
+/* The same for what outlives one stay in the pager (cursors, readers): pins it. `sequence` may be NULL: the last commit it
+ * contains. 0: out of memory, which is said. */
+uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence);
+
+/* --- api.c, api_stream.c, api_cursor.c: every read there is, of now (at NULL) or of a snapshot
+ * ----------------------------------- */
+
+int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap,
+             size_t *size, sdb_info *info);
+int read_get_alloc(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, void **data, size_t *size,
+                   sdb_info *info);
+int read_get_range(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf,
+                   size_t len, size_t *got, sdb_info *info);
+int read_stat(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_info *info);
+int read_versions(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count);
+int read_attributes(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_attributes *a);
+int read_paths_of(sdb *db, const sdb_snapshot *at, const uint8_t id[16], sdb_path **paths, size_t *count);
+int reader_open(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_reader **reader);
+int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sdb_cursor **cursor);
 
 /* --- names.c: the paths of documents
  * -----------------------------------------------------------------------------------------------
@@ -179,6 +210,10 @@ void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document);
 void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document);
 /* After removals that stand: merges pages where little is left. Best effort. */
 void names_tidy(sdb *db, const void *path, size_t len);
+/* What the roots say of the suffix tree is so from now on (opening, complete, dropped); complete in views from `since` on. */
+void names_publish_suffix(sdb *db, uint64_t since);
+/* The suffix tree, when it is complete in that view. SDB_BUILDING, SDB_INVALID: there is none. Any thread. */
+int names_suffix_tree(sdb *db, uint64_t view, uint32_t *root);
 
 /* --- Operations and commits --------------------------------------------------------------------------------------------------- */
 
@@ -307,6 +342,12 @@ unsigned async_requests(sdb *db);
 /* Cancels the requests that wait, and returns when no callback runs and no thread is left. */
 void async_stop(sdb *db);
 void async_destroy(sdb *db);
+
+/* --- check_names.c
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+/* For check: proves that the suffix tree agrees with the path tree; its pages and problems go to `outer`. Under the lock. */
+int check_names(sdb *db, const tree_visitor *outer);
 
 /* --- expiry.c: what has expired is deleted ------------------------------------------------------------------------------------ */
 

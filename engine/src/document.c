@@ -14,18 +14,34 @@ int path_check(sdb *db, const void *path, size_t len) {
   return env_fail(&db->e, SDB_INVALID, "a path has 1 to %u bytes, not %zu", SDB_MAX_PATH, path ? len : 0);
 }
 
-reading reading_begin(sdb *db) {
-  if (atomic_load_explicit(&db->lazy, memory_order_acquire)) {
-    pager_lock(db->pager);
-    publish_lazy(db);
-    pager_unlock(db->pager);
-  }
+static void show_waiting(sdb *db) {
+  if (!atomic_load_explicit(&db->lazy, memory_order_acquire)) return;
+  pager_lock(db->pager);
+  publish_lazy(db);
+  pager_unlock(db->pager);
+}
+
+reading reading_begin(sdb *db, const sdb_snapshot *at) {
+  if (!at) show_waiting(db);
   reading r = {.slot = pager_enter(db->pager)};
-  r.view = pager_published(db->pager);
+  r.view = at ? at->view : pager_published(db->pager);
+  r.now_ms = at ? at->now_ms : 0;
   return r;
 }
 
 void reading_end(sdb *db, reading r) { pager_leave(db->pager, r.slot); }
+
+uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence) {
+  if (at) {
+    pager_pin_again(db->pager, at->view);
+    if (sequence) *sequence = at->sequence;
+    return at->view;
+  }
+  show_waiting(db);
+  uint64_t view = pager_pin(db->pager, sequence);
+  if (!view) env_fail(&db->e, SDB_NO_MEMORY, "out of memory for keeping a state readable");
+  return view;
+}
 
 static int wrong_record(sdb *db, uint64_t document) {
   return env_fail(&db->e, SDB_CORRUPT,

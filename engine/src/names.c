@@ -82,3 +82,31 @@ void names_tidy(sdb *db, const void *path, size_t len) {
   tree_tidy(db->pager, db->roots.path_tree, path, len);
   if (follows(db)) tree_tidy(db->pager, db->roots.suffix_tree, reversed(path, len, key), len);
 }
+
+/* --- Who may search by suffix ---------------------------------------------------------------------------------------------------
+ */
+
+void names_publish_suffix(sdb *db, uint64_t since) {
+  bool complete = db->roots.suffix_tree && db->roots.suffix_built == SUFFIX_COMPLETE;
+  atomic_store(&db->suffix_since, UINT64_MAX);
+  atomic_store(&db->suffix_root, db->roots.suffix_tree);
+  if (complete) atomic_store(&db->suffix_since, since);
+}
+
+int names_suffix_tree(sdb *db, uint64_t view, uint32_t *root) {
+  uint64_t since = atomic_load(&db->suffix_since);
+  uint32_t found = atomic_load(&db->suffix_root);
+  if (view >= since && since == atomic_load(&db->suffix_since)) { /* looked at twice: that root belongs to it */
+    *root = found;
+    return SDB_OK;
+  }
+  pager_lock(db->pager);
+  roots rt = db->roots;
+  pager_unlock(db->pager);
+  if (!db->options.suffix_index && (!rt.suffix_tree || rt.suffix_built >= SUFFIX_DROPPING))
+    return env_fail(&db->e, SDB_INVALID, "there is no suffix index; open the database with suffix_index to have one made");
+  if (rt.suffix_tree && rt.suffix_built == SUFFIX_COMPLETE)
+    return env_fail(&db->e, SDB_BUILDING, "the suffix index was not complete when this snapshot was opened; open another one");
+  return env_fail(&db->e, SDB_BUILDING, "the suffix index is being built: %llu of %llu names; ask again later",
+                  (unsigned long long)rt.suffix_names, (unsigned long long)rt.names);
+}

@@ -61,33 +61,52 @@ uint64_t epoch_oldest(pager *p) {
   return oldest;
 }
 
-uint64_t pager_pin(pager *p) {
+uint64_t pager_pin(pager *p, uint64_t *sequence) {
+  const sdb_storage *st = p->e->storage;
   mutex_lock(&p->pin_lock);
   uint64_t view = atomic_load(&p->published);
-  size_t i = 0;
-  while (i < p->pin_count && p->pins[i].view != view) i++;
-  if (i == p->pin_count) {
+  if (p->pin_count == 0 || p->pins[p->pin_count - 1].view != view) { /* views rise, so the array stays sorted */
     void *pins = p->pins;
     if (!mem_reserve(p->e, &pins, &p->pin_cap, p->pin_count + 1, sizeof *p->pins)) {
       mutex_unlock(&p->pin_lock);
       return 0;
     }
     p->pins = pins;
-    p->pins[p->pin_count++] = (struct pin){view, 0};
+    p->pins[p->pin_count++] = (struct pin){view, p->published_sequence, st->monotonic_us(st->ctx), 0};
   }
-  p->pins[i].count++;
+  p->pins[p->pin_count - 1].count++;
   p->open_pins++;
+  if (sequence) *sequence = p->published_sequence;
   mutex_unlock(&p->pin_lock);
   return view;
 }
 
+/* Under pin_lock. */
+static size_t pin_find(const pager *p, uint64_t view) {
+  size_t low = 0, high = p->pin_count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (p->pins[middle].view < view) low = middle + 1;
+    else high = middle;
+  }
+  assert(low < p->pin_count && p->pins[low].view == view);
+  return low;
+}
+
+void pager_pin_again(pager *p, uint64_t view) {
+  mutex_lock(&p->pin_lock);
+  p->pins[pin_find(p, view)].count++;
+  p->open_pins++;
+  mutex_unlock(&p->pin_lock);
+}
+
 void pager_unpin(pager *p, uint64_t view) {
   mutex_lock(&p->pin_lock);
-  for (size_t i = 0; i < p->pin_count; i++) {
-    if (p->pins[i].view != view) continue;
-    p->open_pins--;
-    if (--p->pins[i].count == 0) p->pins[i] = p->pins[--p->pin_count];
-    break;
+  size_t i = pin_find(p, view);
+  p->open_pins--;
+  if (--p->pins[i].count == 0) {
+    memmove(p->pins + i, p->pins + i + 1, (p->pin_count - i - 1) * sizeof *p->pins);
+    p->pin_count--;
   }
   mutex_unlock(&p->pin_lock);
 }
@@ -95,8 +114,7 @@ void pager_unpin(pager *p, uint64_t view) {
 uint64_t pins_oldest(pager *p) {
   mutex_lock(&p->pin_lock);
   uint64_t oldest = atomic_load(&p->published);
-  for (size_t i = 0; i < p->pin_count; i++)
-    if (p->pins[i].view < oldest) oldest = p->pins[i].view;
+  if (p->pin_count > 0 && p->pins[0].view < oldest) oldest = p->pins[0].view;
   mutex_unlock(&p->pin_lock);
   if (p->cp.active && p->cp.version < oldest) oldest = p->cp.version;
   for (unsigned i = 0; i < READER_SLOTS; i++) {
@@ -544,9 +562,12 @@ uint64_t pager_close_version(pager *p) {
   return p->open_version++;
 }
 
-void pager_publish(pager *p, uint64_t version) {
+void pager_publish(pager *p, uint64_t version, uint64_t sequence) {
   mutex_lock(&p->pin_lock); /* a pin is taken of a version that is published, and reclaiming looks at both */
-  if (version > atomic_load(&p->published)) atomic_store(&p->published, version);
+  if (version > atomic_load(&p->published)) {
+    atomic_store(&p->published, version);
+    p->published_sequence = sequence;
+  }
   mutex_unlock(&p->pin_lock);
 }
 

@@ -63,8 +63,11 @@ unsigned pager_enter(pager *p);
 void pager_leave(pager *p, unsigned slot);
 /* The newest published view. Load it after entering. */
 uint64_t pager_published(const pager *p);
-/* Keeps the view readable until unpinned: for snapshots, cursors, the checkpoint. Returns the view pinned: the newest published. */
-uint64_t pager_pin(pager *p);
+/* Keeps the view readable until unpinned: for snapshots, cursors, readers. Returns the view pinned, the newest published; 0 when
+ * out of memory. `sequence` may be NULL: the last commit that the view contains. Constant time. */
+uint64_t pager_pin(pager *p, uint64_t *sequence);
+/* Once more, for a view that somebody keeps pinned meanwhile. */
+void pager_pin_again(pager *p, uint64_t view);
 void pager_unpin(pager *p, uint64_t view);
 
 /* Reads bytes of a run of physical pages (extents): `offset` counts from the run's beginning. */
@@ -90,8 +93,8 @@ struct mutex *pager_mutex(pager *p);
 
 /* Closes the version that collects changes and returns its number; it may be published when its log is as durable as was asked. */
 uint64_t pager_close_version(pager *p);
-/* Makes the version visible. Versions are published in order. */
-void pager_publish(pager *p, uint64_t version);
+/* Makes the version visible. Versions are published in order. `sequence`: the last commit that it contains. */
+void pager_publish(pager *p, uint64_t version, uint64_t sequence);
 /* Any changes since the last close? */
 bool pager_open_version_used(const pager *p);
 
@@ -163,7 +166,8 @@ const header *pager_header(const pager *p); /* of the last complete checkpoint. 
 const geometry *pager_geometry(const pager *p);
 
 typedef struct pager_stats {
-  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, pins, logical_pages;
+  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, logical_pages;
+  uint64_t pins, oldest_sequence, oldest_us; /* the oldest pin: last commit in its view, time since it was pinned; 0: none */
 } pager_stats;
 void pager_get_stats(pager *p, pager_stats *s);
 

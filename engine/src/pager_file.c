@@ -31,6 +31,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   p->stage = mem_alloc(e, STAGE_BYTES);
   atomic_init(&p->published, 1);
   atomic_init(&p->epoch, 1);
+  p->published_sequence = h->roots.sequence;
   p->open_version = 2;
   p->checkpoint_version = 1;
   p->floor = 1;
@@ -258,6 +259,7 @@ bool pager_page_fixed(const pager *p, uint32_t physical) {
 }
 
 void pager_get_stats(pager *p, pager_stats *s) {
+  uint64_t now_us = p->e->storage->monotonic_us(p->e->storage->ctx);
   pager_lock(p);
   s->file_bytes = p->pages_total << p->g.page_bits;
   s->free_pages = p->available;
@@ -269,6 +271,8 @@ void pager_get_stats(pager *p, pager_stats *s) {
   s->misses = atomic_load(&p->misses);
   mutex_lock(&p->pin_lock);
   s->pins = p->open_pins;
+  s->oldest_sequence = p->pin_count ? p->pins[0].sequence : 0;
+  s->oldest_us = p->pin_count ? now_us - p->pins[0].since_us : 0;
   mutex_unlock(&p->pin_lock);
 }
 

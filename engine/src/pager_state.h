@@ -90,6 +90,8 @@ struct mark {
 
 struct pin {
   uint64_t view;
+  uint64_t sequence; /* last commit that it contains */
+  uint64_t since_us; /* when it was pinned first */
   uint32_t count;
 };
 
@@ -126,8 +128,9 @@ struct pager {
   _Atomic uint64_t published;
   uint64_t open_version; /* collects changes; published < open_version */
   bool open_used;
-  uint64_t floor; /* version of the checkpoint begun last: frames at or below it may not be appended to */
-  struct pin *pins;
+  uint64_t floor;              /* version of the checkpoint begun last: frames at or below it may not be appended to */
+  uint64_t published_sequence; /* with `published`, under pin_lock */
+  struct pin *pins;            /* by rising view */
   size_t pin_count, pin_cap;
   uint64_t open_pins;
 

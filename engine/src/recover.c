@@ -140,7 +140,7 @@ static int apply_record(void *user, const log_record *r) {
   pager_leave(db->pager, slot);
   if (rc == SDB_OK && r->kind == LOG_COMMIT && r->sequence > rp->after) {
     db->last_sequence = db->roots.sequence = r->sequence;
-    if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager));
+    if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   }
   bool half = pager_half_dirty(db->pager);
   pager_unlock(db->pager);
@@ -202,7 +202,7 @@ int recover(sdb *db) {
   }
   db->recovered = rp.applied;
   pager_lock(db->pager);
-  pager_publish(db->pager, pager_close_version(db->pager));
+  pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   pager_unlock(db->pager);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);

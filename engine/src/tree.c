@@ -379,6 +379,46 @@ int tree_cursor_next(tree_cursor *cursor, uint64_t *value) {
   return seek(cursor, value);
 }
 
+/* --- Parts -------------------------------------------------------------------------------------------------------------------- */
+
+/* About which part of the keys is below `key`: children of a page count as equally full, entries as equally long. */
+static int part_below(struct pager *pager, uint64_t view, uint32_t root, const uint8_t *key, size_t len, double *part) {
+  uint32_t number = root, level = ROOT_LEVEL;
+  double width = 1;
+  for (*part = 0;;) {
+    struct tp tp;
+    struct tp_place place;
+    int rc = open_page(pager, view, number, level, &tp);
+    if (!rc) rc = tp_find(&tp, key, (uint32_t)len, &place);
+    if (rc) return rc;
+    double before = tp.end > tp.base ? (double)(place.at - tp.base) / (tp.end - tp.base) * tp.entries : 0;
+    if (tp.level == 0) {
+      *part += tp.entries ? width * before / tp.entries : 0;
+      return SDB_OK;
+    }
+    width /= tp.entries + 1;
+    *part += width * (before + (place.found ? 1 : 0));
+    rc = tp_child(&tp, &place, &number);
+    if (rc) return rc;
+    level = tp.level - 1;
+  }
+}
+
+int tree_share(struct pager *pager, uint64_t view, uint32_t root, const void *prefix, size_t len, double *share) {
+  uint8_t end[TREE_MAX_KEY];
+  double below = 0, up_to = 1;
+  if (len > TREE_MAX_KEY) return SDB_INVALID;
+  if (len > 0) memcpy(end, prefix, len);
+  int rc = len > 0 ? part_below(pager, view, root, prefix, len, &below) : SDB_OK;
+  while (len > 0 && end[len - 1] == 0xFF) len--;
+  if (len > 0) { /* the first key behind all that begin so */
+    end[len - 1]++;
+    if (!rc) rc = part_below(pager, view, root, end, len, &up_to);
+  }
+  if (!rc) *share = up_to > below ? up_to - below : 0;
+  return rc;
+}
+
 /* --- Check -------------------------------------------------------------------------------------------------------------------- */
 
 struct check {

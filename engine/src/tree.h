@@ -54,6 +54,10 @@ void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, u
 int tree_cursor_next(tree_cursor *cursor, uint64_t *value);
 void tree_cursor_pause(tree_cursor *cursor);
 
+/* About which part of the keys, 0 to 1, begins with `prefix`: from the pages on the way to both ends of that range, so at most two
+ * of each level are read. The caller must have entered the pager. SDB_CORRUPT, SDB_IO. */
+int tree_share(struct pager *pager, uint64_t view, uint32_t root, const void *prefix, size_t len, double *share);
+
 /* Walks the whole tree: every page (so that the caller can mark it), every key in order, and every structural rule. `page` and
  * `entry` return SDB_OK to go on, anything else ends the walk and is returned. `problem` is told each broken rule as one sentence;
  * the walk goes on beside the damage and returns the code of the first problem. Functions may be NULL. */

@@ -58,7 +58,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
     if (rc == SDB_OK) rc = log_sync(db->log, &durable);
     log_disown(db->log);
     if (rc == SDB_OK) {
-      pager_publish(db->pager, version);
+      pager_publish(db->pager, version, sequence);
       if (sequence > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, sequence);
       atomic_store(&db->synced_sequence, sequence);
       db->checkpointing = true;

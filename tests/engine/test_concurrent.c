@@ -132,7 +132,12 @@ static void list_all(void) {
   sdb_cursor *c;
   sdb_entry e;
   char last[64] = "";
-  int rc = sdb_cursor_open(db, "/w", 2, NULL, 0, true, &c);
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = "/w";
+  options.prefix_len = 2;
+  options.infos = true;
+  int rc = sdb_cursor_open(db, &options, &c);
   if (rc != SDB_OK) {
     failed("cursor: %s", sdb_strerror(rc));
     return;

@@ -200,7 +200,11 @@ static unsigned judge_documents(const damage *d, sdb *db) {
 static void judge_search(const damage *d, sdb *db) {
   sdb_cursor *cursor;
   sdb_entry entry;
-  int code = sdb_cursor_open(db, "/d/", 3, NULL, 0, false, &cursor);
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = "/d/";
+  options.prefix_len = 3;
+  int code = sdb_cursor_open(db, &options, &cursor);
   if (code == SDB_CORRUPT) return;
   if (code != SDB_OK) report(d, "cursor_open", sdb_strerror(code));
   uint64_t i = 0;

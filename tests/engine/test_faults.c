@@ -204,7 +204,12 @@ static int search(fixture *f) {
   sdb_cursor *cursor;
   sdb_entry entry;
   unsigned count = 0;
-  int code = sdb_cursor_open(f->w.db, "/p/", 3, NULL, 0, true, &cursor);
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = "/p/";
+  options.prefix_len = 3;
+  options.infos = true;
+  int code = sdb_cursor_open(f->w.db, &options, &cursor);
   if (code != SDB_OK) return code;
   while ((code = sdb_cursor_next(cursor, &entry)) == SDB_OK) count++;
   sdb_cursor_close(cursor);

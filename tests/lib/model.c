@@ -472,7 +472,14 @@ static bool search_agrees(model *m, sdb *db, const void *prefix, size_t prefix_l
     if (behind > place) place = behind;
   }
   sdb_cursor *cursor;
-  int code = sdb_cursor_open(db, prefix, prefix_len, after, after_len, true, &cursor);
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = prefix;
+  options.prefix_len = prefix_len;
+  options.after = after;
+  options.after_len = after_len;
+  options.infos = true;
+  int code = sdb_cursor_open(db, &options, &cursor);
   if (code != SDB_OK) return fail(m, "cursor_open for %s: code %d", shown(prefix, prefix_len), code);
   bool good = true;
   for (;; place++) {
@@ -547,7 +554,7 @@ static bool observe_document(model *m, sdb *db, const sdb_entry *entry, uint64_t
 
 static bool observe(model *m, sdb *db, uint64_t *mark) {
   sdb_cursor *cursor;
-  int code = sdb_cursor_open(db, NULL, 0, NULL, 0, false, &cursor);
+  int code = sdb_cursor_open(db, NULL, &cursor);
   if (code != SDB_OK) return fail(m, "cursor_open: code %d", code);
   bool good = true;
   sdb_entry entry;

@@ -22,7 +22,7 @@
  * served, and SDB_CORRUPT also stands for "not found": what is missing may be in the lost part.
  *
  * Thread rule: every function may be called by any thread at any time, except that a cursor, reader or writer belongs to one thread
- * at a time and must be closed before its database.
+ * at a time; they and snapshots must be closed before their database.
  * Sizes are in bytes, times in milliseconds since 1970 (UTC), unless a name says otherwise.
  * Errors: functions return SDB_OK (0) or a negative code. On an error outputs are untouched and the database is as before.
  */
@@ -79,7 +79,9 @@ extern "C" {
   X(SDB_CANCELLED, -19, "the caller cancelled it")                                                                                 \
   X(SDB_EXISTS, -20, "the destination exists already and was left as it is")                                                       \
   X(SDB_BUSY, -21, "too many requests are waiting; try again when some are answered")                                              \
-  X(SDB_WRONG_KEY, -22, "the key and the database do not belong together")
+  X(SDB_WRONG_KEY, -22, "the key and the database do not belong together")                                                         \
+  X(SDB_MORE, -23, "the budget of paths to examine is used up; there may be more")                                                 \
+  X(SDB_BUILDING, -24, "the suffix index is being built; ask again later")
 
 enum {
 #define SDB_X(name, value, text) name = value,
@@ -126,6 +128,7 @@ typedef struct sdb_options {
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
   uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
+  bool suffix_index;                 /* true: keep an index for searching by suffix; see sdb_cursor_open() */
   uint32_t versions_to_keep;         /* 2: 1 to 255 readable versions of a document; counts for what is put from now on. Above 2 a
                                         put reads half as many records as it keeps versions, to find the one that goes */
   uint64_t max_document_size;        /* 256 MB */
@@ -321,20 +324,48 @@ SDB_API int sdb_async_cancel(sdb *db, sdb_request request);
 
 typedef struct sdb_cursor sdb_cursor;
 
+/* In which order paths come. */
+typedef enum sdb_order {
+  SDB_ORDER_AUTO = 0,  /* by path; by suffix when only a suffix is given; with both, whichever range is shorter */
+  SDB_ORDER_PATH = 1,  /* bytes of the path */
+  SDB_ORDER_SUFFIX = 2 /* bytes of the path read backwards */
+} sdb_order;
+
+/* Set with sdb_cursor_options_init(), then change what you like. */
+typedef struct sdb_cursor_options {
+  size_t size;        /* sizeof(sdb_cursor_options) */
+  const void *prefix; /* only paths that begin with these bytes */
+  size_t prefix_len;  /* 0: all */
+  const void *suffix; /* and end with these; they may overlap */
+  size_t suffix_len;  /* 0: all */
+  sdb_order order;    /* SDB_ORDER_AUTO */
+  const void *after;  /* only paths behind this one in that order; it need not exist */
+  size_t after_len;   /* 0: from the beginning. With a prefix and a suffix `order` must be said too: see sdb_cursor_position() */
+  uint64_t limit;     /* 0; else SDB_END after that many entries */
+  uint64_t budget;    /* 0; else SDB_MORE after examining that many paths since the opening or the last SDB_MORE */
+  bool infos;         /* false; fill sdb_entry.info: one page touch more an entry */
+} sdb_cursor_options;
+SDB_API void sdb_cursor_options_init(sdb_cursor_options *options);
+
 typedef struct sdb_entry {
   const uint8_t *path; /* the cursor's; valid until its next call */
   size_t path_len;
   sdb_info info; /* zero unless the cursor was opened with `infos` */
 } sdb_entry;
 
-/* Walks the paths that begin with `prefix` (0 bytes: all), in byte order, in the state of the moment of the call. With `after` only
- * paths behind it: the last path seen is all one needs to go on, also after a restart. `infos`: fill sdb_entry.info, one more page
- * touch an entry. A cursor pins the state it reads: close it soon. SDB_INVALID, SDB_NO_MEMORY. */
-SDB_API SDB_MUST_USE int sdb_cursor_open(sdb *db, const void *prefix, size_t prefix_len, const void *after, size_t after_len,
-                                         bool infos, sdb_cursor **cursor);
-/* SDB_OK, SDB_END behind the last, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. An error is told from then on: open another cursor behind
- * the last path. */
+/* Walks the paths that fit, in the state of the moment of the call. `options` NULL: all paths. What is examined, and paid for, is
+ * the range of the prefix (by path) or that of the suffix (by suffix), from `after` on: a search for both chooses the shorter one
+ * when it is opened. A cursor pins the state it reads: close it soon. By suffix it needs the suffix index: SDB_BUILDING while that
+ * is being made (sdb_message and the statistics say how far it is), SDB_INVALID without one. A search for both then takes the range
+ * of its prefix instead, unless SDB_ORDER_SUFFIX was asked for. SDB_INVALID, SDB_BUILDING, SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_cursor_open(sdb *db, const sdb_cursor_options *options, sdb_cursor **cursor);
+/* SDB_OK: an entry. SDB_MORE: the budget is used up; call again to go on with a new one, or close and go on later from the
+ * position. SDB_END: nothing further, or the limit. SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY: told from then on; open another cursor. */
 SDB_API SDB_MUST_USE int sdb_cursor_next(sdb_cursor *cursor, sdb_entry *entry);
+/* Where the cursor stands: what to give as `order` and `after` to go on behind what it has said so far, also after a restart. Of a
+ * cursor that has returned an entry last this is that entry's path; behind SDB_MORE it may be a path that was examined and does not
+ * fit. *after_len 0: at the beginning. The bytes are the cursor's, valid until its next call. */
+SDB_API void sdb_cursor_position(const sdb_cursor *cursor, sdb_order *order, const void **after, size_t *after_len);
 SDB_API void sdb_cursor_close(sdb_cursor *cursor);
 
 /* --- Streams ------------------------------------------------------------------------------------------------------------------ */
@@ -398,6 +429,40 @@ SDB_API SDB_MUST_USE int sdb_batch_commit(sdb_batch *batch, const sdb_put_option
 /* Forgets it. Takes NULL. */
 SDB_API void sdb_batch_abort(sdb_batch *batch);
 
+/* --- Snapshots ---------------------------------------------------------------------------------------------------------------- */
+
+/* The state of one moment, for as long as it is needed: contents, versions, searches and what had not expired then, whatever is
+ * written meanwhile. Any number of threads may use a snapshot at the same time; nobody while or after it is closed. Close it before
+ * its database. What only snapshots keep is counted in sdb_stats.pinned_bytes; it is freed once they are closed, and by a restart.
+ */
+typedef struct sdb_snapshot sdb_snapshot;
+
+/* Of the newest visible state. Constant time, no copy, no waiting. SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_snapshot_open(sdb *db, sdb_snapshot **snapshot);
+/* The last commit that it contains: all up to it are in, none behind it. */
+SDB_API uint64_t sdb_snapshot_sequence(const sdb_snapshot *snapshot);
+SDB_API void sdb_snapshot_close(sdb_snapshot *snapshot); /* takes NULL */
+
+/* As the calls without `snapshot` in their name. Memory of sdb_snapshot_get_alloc() is released with sdb_free(). Cursors and
+ * readers stay good when the snapshot is closed before them. */
+SDB_API SDB_MUST_USE int sdb_snapshot_get(const sdb_snapshot *snapshot, const void *path, size_t path_len, uint32_t version,
+                                          void *buf, size_t cap, size_t *size, sdb_info *info);
+SDB_API SDB_MUST_USE int sdb_snapshot_get_alloc(const sdb_snapshot *snapshot, const void *path, size_t path_len, uint32_t version,
+                                                void **data, size_t *size, sdb_info *info);
+SDB_API SDB_MUST_USE int sdb_snapshot_get_range(const sdb_snapshot *snapshot, const void *path, size_t path_len, uint32_t version,
+                                                uint64_t offset, void *buf, size_t len, size_t *got, sdb_info *info);
+SDB_API SDB_MUST_USE int sdb_snapshot_stat(const sdb_snapshot *snapshot, const void *path, size_t path_len, uint32_t version,
+                                           sdb_info *info);
+SDB_API SDB_MUST_USE int sdb_snapshot_versions(const sdb_snapshot *snapshot, const void *path, size_t path_len, sdb_info *infos,
+                                               size_t cap, size_t *count);
+SDB_API SDB_MUST_USE int sdb_snapshot_get_attributes(const sdb_snapshot *snapshot, const void *path, size_t path_len,
+                                                     uint32_t version, sdb_attributes *attributes);
+SDB_API SDB_MUST_USE int sdb_snapshot_paths_of(const sdb_snapshot *snapshot, const uint8_t id[16], sdb_path **paths, size_t *count);
+SDB_API SDB_MUST_USE int sdb_snapshot_cursor_open(const sdb_snapshot *snapshot, const sdb_cursor_options *options,
+                                                  sdb_cursor **cursor);
+SDB_API SDB_MUST_USE int sdb_snapshot_reader_open(const sdb_snapshot *snapshot, const void *path, size_t path_len, uint32_t version,
+                                                  sdb_reader **reader);
+
 /* --- Care --------------------------------------------------------------------------------------------------------------------- */
 
 /* On return every commit acknowledged so far is durable. SDB_SYNC_FAILED, SDB_IO. */
@@ -435,7 +500,10 @@ typedef struct sdb_stats {
   uint64_t puts, gets, deletes, commits, syncs;
   uint64_t expired;                  /* documents deleted because their time had come, since open */
   uint64_t cache_hits, cache_misses; /* without mmap */
-  uint64_t pins;                     /* open cursors and readers */
+  uint64_t snapshots;                /* open */
+  uint64_t pins;                     /* what keeps an older state readable: open snapshots, cursors and readers */
+  uint64_t oldest_pin_sequence;      /* last commit in the oldest of those states; 0: none */
+  uint64_t oldest_pin_ms;            /* how long ago it was pinned */
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */
   uint64_t recovered_commits;        /* replayed at open */
   uint64_t requests;                 /* of sdb_get_async(): waiting or being served */

@@ -45,17 +45,32 @@ static void log_warning(void *user, const char *sentence) {
   log_line(LOG_WARNING, "engine", "reason=\"%s\"", sentence);
 }
 
-static int serve(options *o) {
-  char sentence[512] = "";
-  o->engine.warning = log_warning;
-  o->engine.message = sentence;
-  o->engine.message_size = sizeof sentence;
-  store st;
-  int rc = store_open_sdb(o->database, &o->engine, &st);
-  if (rc != SDB_OK) {
-    fprintf(stderr, "streamdbd: cannot open %s: %s\n", o->database, sentence[0] ? sentence : sdb_strerror(rc));
-    return EXIT_START;
+/* The key is in memory only while the database is opened. */
+static int open_store(options *o, store *st) {
+  char sentence[512];
+  sdb_key key;
+  int rc = sdb_key_find(o->key_file, &key, sentence, sizeof sentence);
+  if (rc == SDB_OK) {
+    if (sentence[0]) log_line(LOG_WARNING, "key_file", "reason=\"%s\"", sentence);
+    sentence[0] = '\0';
+    o->engine.message = sentence;
+    o->engine.message_size = sizeof sentence;
+    o->engine.encryption_key = key.given && !key.recovery ? key.bytes : NULL;
+    o->engine.recovery_key = key.given && key.recovery ? key.bytes : NULL;
+    rc = store_open_sdb(o->database, &o->engine, st);
+    o->engine.encryption_key = o->engine.recovery_key = NULL;
+    o->engine.message = NULL;
   }
+  sdb_key_wipe(&key);
+  if (rc != SDB_OK) fprintf(stderr, "streamdbd: cannot open %s: %s\n", o->database, sentence[0] ? sentence : sdb_strerror(rc));
+  return rc;
+}
+
+static int serve(options *o) {
+  o->engine.warning = log_warning;
+  store st;
+  int rc = open_store(o, &st);
+  if (rc != SDB_OK) return EXIT_START;
   int code = service_run(o, &st);
   rc = st.close(st.ctx);
   /* The log has everything that was acknowledged; only the last checkpoint is missing. */

@@ -18,6 +18,8 @@ static const char help[] =
     "Serves the documents of a StreamDB database over ZeroMQ. SIGTERM ends it cleanly.\n"
     "\n"
     "  --database FILE             the database; made when it does not exist\n"
+    "  --key-file FILE             the key of an encrypted database: 32 bytes, or 64 hexadecimal digits; a database that is made\n"
+    "                              gets it (default $STREAMDB_KEY_FILE, else the digits in $STREAMDB_KEY, else none)\n"
     "  --listen ENDPOINT           where requests are answered: tcp://ADDRESS:PORT of this machine's loopback or ipc://FILE;\n"
     "                              may be given up to 16 times; port * takes a free one (default " DEFAULT_LISTEN
     ")\n"
@@ -46,6 +48,7 @@ const char *options_help(void) { return help; }
 
 enum option_code {
   OPT_DATABASE = 256,
+  OPT_KEY_FILE,
   OPT_LISTEN,
   OPT_EVENTS,
   OPT_DURABILITY,
@@ -67,6 +70,7 @@ enum option_code {
 
 static const struct option long_options[] = {
     {"database", required_argument, NULL, OPT_DATABASE},
+    {"key-file", required_argument, NULL, OPT_KEY_FILE},
     {"listen", required_argument, NULL, OPT_LISTEN},
     {"events", required_argument, NULL, OPT_EVENTS},
     {"durability", required_argument, NULL, OPT_DURABILITY},
@@ -160,6 +164,7 @@ static bool take(const parsing *p, int code, const char *name) {
   sdb_options *e = &o->engine;
   switch (code) {
     case OPT_DATABASE: o->database = optarg; return true;
+    case OPT_KEY_FILE: o->key_file = optarg; return true;
     case OPT_LISTEN: return add_listen(p, optarg);
     case OPT_EVENTS: return endpoint(p, optarg, &o->events);
     case OPT_DURABILITY: return durability(p, optarg);

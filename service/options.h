@@ -15,7 +15,7 @@
 #define DEFAULT_EVENTS "tcp://127.0.0.1:7601"
 
 typedef struct options {
-  const char *database;
+  const char *database, *key_file;
   const char *listen[MAX_LISTEN];
   size_t listen_count;
   const char *events;

@@ -77,6 +77,9 @@ typedef struct backend_calls {
   result (*ping)(backend *b, pong *answer);
   /* NULL for a service. */
   result (*check)(backend *b, void (*problem)(void *user, const char *sentence), void *user, check_report *report);
+  /* NULL for a service. `key` has SDB_KEY_SIZE bytes. */
+  result (*key_export)(backend *b, uint8_t *key);
+  result (*key_change)(backend *b, const uint8_t *key);
   /* RESULT_FAILED: with the sentence in `message` (of CLI_MESSAGE bytes), because the backend is gone. */
   result (*close)(backend *b, char *message);
 } backend_calls;

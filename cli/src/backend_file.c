@@ -215,6 +215,9 @@ static result file_check(backend *b, void (*problem)(void *user, const char *sen
   return outcome(b, code);
 }
 
+static result file_key_export(backend *b, uint8_t *key) { return outcome(b, sdb_key_export(of(b)->db, key)); }
+static result file_key_change(backend *b, const uint8_t *key) { return outcome(b, sdb_change_key(of(b)->db, key)); }
+
 static result file_close(backend *b, char *message) {
   int code = sdb_close(of(b)->db);
   if (code != SDB_OK) {
@@ -245,6 +248,8 @@ static const backend_calls file_calls = {
     .stats = file_stats,
     .ping = file_ping,
     .check = file_check,
+    .key_export = file_key_export,
+    .key_change = file_key_change,
     .close = file_close,
 };
 
@@ -263,9 +268,19 @@ backend *backend_open_file(const cli *c, access_kind access, char *message) {
   options.read_only = access == ACCESS_READ;
   options.message = message;
   options.message_size = CLI_MESSAGE;
-  int code = sdb_open(c->database, &options, &f->db);
+  sdb_key key;
+  int code = sdb_key_find(c->key_file, &key, message, CLI_MESSAGE);
+  if (code == SDB_OK) {
+    if (message[0]) (void)complain("%s", message);
+    message[0] = '\0';
+    options.encryption_key = key.given && !key.recovery ? key.bytes : NULL;
+    options.recovery_key = key.given && key.recovery ? key.bytes : NULL;
+    code = sdb_open(c->database, &options, &f->db);
+    if (code == SDB_NOT_FOUND) message[0] = '\0';
+  }
+  sdb_key_wipe(&key);
   if (code == SDB_OK) return &f->base;
-  if (code == SDB_NOT_FOUND) {
+  if (code == SDB_NOT_FOUND && !message[0]) {
     (void)snprintf(message, CLI_MESSAGE, "there is no database file '%s'", c->database);
   } else if (!message[0]) {
     (void)snprintf(message, CLI_MESSAGE, "%s: %s", c->database, sdb_strerror(code));

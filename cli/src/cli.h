@@ -5,6 +5,7 @@
  *     transfer.c  insert, get, stream                       backend.h: service or file, behind one interface
  *     listing.c   search, versions, stat, delete, watch     output.h: JSON, columns, escapes
  *     care.c      flush, stats, ping, check                 outfile.h, progress.h
+ *     key.c       key export, key change
  */
 #ifndef STREAMDB_CLI_H
 #define STREAMDB_CLI_H
@@ -30,7 +31,7 @@ typedef struct cli {
   const char *server, *database, *events; /* at most one of server and database */
   uint32_t timeout_ms;                    /* 0: the client's default */
   bool json, base64, long_listing, null_ended;
-  const char *output;
+  const char *output, *key_file;
   uint32_t version;
   uint64_t offset, length, limit, count; /* limit and count: 0 means none */
   bytes path;                            /* the command's first operand; empty when it has none */

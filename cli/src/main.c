@@ -33,7 +33,8 @@ enum {
   O_LONG = 1 << 13,
   O_NULL = 1 << 14,
   O_COUNT = 1 << 15,
-  O_EVERYWHERE = O_SERVER | O_DATABASE | O_EVENTS | O_TIMEOUT | O_JSON | O_BASE64 | O_HELP
+  O_KEY_FILE = 1 << 29,
+  O_EVERYWHERE = O_KEY_FILE | O_SERVER | O_DATABASE | O_EVENTS | O_TIMEOUT | O_JSON | O_BASE64 | O_HELP
 };
 
 typedef struct option_row {
@@ -56,6 +57,7 @@ static const option_row option_rows[] = {
     {O_SERVER, "server", 's', "ENDPOINT", "the service (default: $STREAMDB_SERVER, else " SDBC_DEFAULT_ENDPOINT ")"},
     {O_EVENTS, "events", 0, "ENDPOINT", "its event feed (default: $STREAMDB_EVENTS, else the server's port plus one)"},
     {O_DATABASE, "database", 'd', "FILE", "work on a database file, without a service"},
+    {O_KEY_FILE, "key-file", 0, "FILE", "the key of an encrypted database file (default: $STREAMDB_KEY_FILE, else $STREAMDB_KEY)"},
     {O_TIMEOUT, "timeout", 0, "MS", "how long one attempt waits for the service, in milliseconds"},
     {O_JSON, "json", 0, NULL, "print JSON, one object on a line"},
     {O_BASE64, "base64", 0, NULL, "PATH and PREFIX are given in base64"},
@@ -91,6 +93,8 @@ static const command_row command_rows[] = {
     {"stats", "", "figures of the service or file", command_stats, 0, 0, 0, ACCESS_READ, ANYWHERE},
     {"ping", "", "ask whether the service answers, or the file opens", command_ping, 0, 0, 0, ACCESS_READ, ANYWHERE},
     {"check", "", "prove that a database file is whole (needs --database)", command_check, 0, 0, 0, ACCESS_READ, FILE_ONLY},
+    {"key", "export | change FILE", "print a recovery copy of a database file's key, or change its key to the one in FILE",
+     command_key, 0, 1, 2, ACCESS_READ, FILE_ONLY},
 };
 #define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
 
@@ -188,6 +192,7 @@ static bool take_option(cli *c, const option_row *o, const char *value) {
     case O_TIMEOUT: c->timeout_ms = (uint32_t)number; break;
     case O_JSON: c->json = true; break;
     case O_BASE64: c->base64 = true; break;
+    case O_KEY_FILE: c->key_file = value; break;
     case O_OUTPUT: c->output = value; break;
     case O_VERSION: c->version = (uint32_t)number; break;
     case O_OFFSET: c->offset = number; break;
@@ -277,7 +282,10 @@ static int choose_place(cli *c, const command_row *command) {
   if (c->database && command->only == SERVICE_ONLY)
     wrong = "watch needs a running service, because a file has no feed of changes: say --server ENDPOINT";
   if (!c->database && command->only == FILE_ONLY)
-    wrong = "check reads a file, not a service: stop the service that has it open and say --database FILE";
+    wrong = command->run == command_key
+                ? "key works on a file, not on a service: stop the service and say --database FILE"
+                : "check reads a file, not a service: stop the service that has it open and say --database FILE";
+  if (c->server && c->key_file) wrong = "--key-file belongs to --database: a service has the key of its own database";
   if (wrong) {
     (void)complain("%s", wrong);
     return EXIT_USAGE;
@@ -293,7 +301,8 @@ static int choose_place(cli *c, const command_row *command) {
 
 static int run(cli *c, const command_row *command) {
   char message[CLI_MESSAGE] = "", sentence[CLI_MESSAGE];
-  c->backend = c->database ? backend_open_file(c, command->access, message) : backend_open_service(c, message);
+  access_kind access = command->run == command_key && key_changes(c) ? ACCESS_WRITE : command->access;
+  c->backend = c->database ? backend_open_file(c, access, message) : backend_open_service(c, message);
   if (!c->backend) {
     return complain("%s", text_printable((bytes){(const uint8_t *)message, strlen(message)}, sentence, sizeof sentence));
   }
@@ -334,6 +343,7 @@ int main(int argc, char **argv) {
   if (parse_options(&c, argc, argv, O_EVERYWHERE | command->options, false, &p) != EXIT_DONE) return usage_error(command);
   if (p.help) return print_help(command);
   int code = take_operands(&c, command, argc, argv);
+  if (code == EXIT_DONE && command->run == command_key) code = key_operands(&c);
   if (code == EXIT_DONE) code = choose_place(&c, command);
   return code == EXIT_DONE ? run(&c, command) : code;
 }

@@ -9,7 +9,7 @@ completion=$tests/../../cli/completion/streamdb
 work=$(mktemp -d)
 service=''
 export LC_ALL=C.UTF-8
-unset STREAMDB_SERVER STREAMDB_EVENTS
+unset STREAMDB_SERVER STREAMDB_EVENTS STREAMDB_KEY_FILE STREAMDB_KEY
 # shellcheck source=tests/cli/lib.sh
 source "$tests/lib.sh"
 trap 'stop_service; rm -rf "$work"' EXIT
@@ -36,6 +36,9 @@ where=file place=(--database "$work/file.sdb")
 source "$tests/documents.sh"
 # shellcheck source=tests/cli/file.sh
 source "$tests/file.sh"
+
+# shellcheck source=tests/cli/key.sh
+source "$tests/key.sh"
 
 echo "$passed passed, $failed failed"
 ((failed == 0))

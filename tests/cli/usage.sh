@@ -7,7 +7,7 @@ printed 'help names the commands' '^  versions PATH'
 printed 'help names the exit codes' '3 not found'
 runs 'version' 0 --version
 printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
-for command in insert get stream search delete stat versions watch flush stats ping check; do
+for command in insert get stream search delete stat versions watch flush stats ping check key; do
   runs "help of $command" 0 "$command" --help
   printed "help of $command says how it is used" "^usage: streamdb $command "
 done
@@ -34,6 +34,13 @@ runs 'watch on a file' 2 --database "$work/none.sdb" watch
 complained 'watch on a file: names what it needs' 'needs a running service'
 runs 'check of a service' 2 --server tcp://127.0.0.1:1 check
 complained 'check of a service: names what it needs' '--database'
+runs 'key of a service' 2 --server tcp://127.0.0.1:1 key export
+complained 'key of a service: names what it needs' '--database'
+runs 'key without a verb' 2 --database x key
+runs 'key with another verb' 2 --database x key frobnicate
+runs 'key change without a file' 2 --database x key change
+runs 'key export with a file' 2 --database x key export y
+runs 'a key file for a service' 2 --server tcp://127.0.0.1:1 --key-file x ping
 runs 'what is no endpoint' 1 --server nonsense ping
 runs 'nobody at the endpoint' 1 --server tcp://127.0.0.1:1 --timeout 200 ping
 complained 'nobody at the endpoint: names it' 'tcp://127\.0\.0\.1:1 '

@@ -621,6 +621,41 @@ START_TEST(test_recovery_key) {
 }
 END_TEST
 
+static bool parses(const char *text, size_t len, bool recovery) {
+  sdb_key key;
+  uint8_t expected[SDB_KEY_SIZE];
+  for (unsigned i = 0; i < SDB_KEY_SIZE; i++) expected[i] = (uint8_t)(0x10 + i);
+  if (!sdb_key_parse(text, len, &key)) return false;
+  ck_assert_mem_eq(key.bytes, expected, SDB_KEY_SIZE);
+  ck_assert(key.given && key.recovery == recovery);
+  sdb_key_wipe(&key);
+  ck_assert(!key.given && key.bytes[5] == 0);
+  return true;
+}
+
+START_TEST(test_forms_of_a_key) {
+  char raw[33], digits[128], text[160];
+  for (int i = 0; i < 32; i++) raw[i] = (char)(0x10 + i);
+  raw[32] = '\n';
+  for (int i = 0; i < 32; i++) snprintf(digits + 2 * i, 3, i % 2 ? "%02x" : "%02X", 0x10 + i);
+  ck_assert(parses(raw, 32, false));
+  ck_assert(!parses(raw, 31, false) && !parses(raw, 33, false) && !parses(raw, 0, false));
+  static const char *const ends[] = {"", "\n", "\r\n"};
+  for (int i = 0; i < 3; i++) {
+    snprintf(text, sizeof text, "recovery:%s%s", digits, ends[i]);
+    ck_assert(parses(text, strlen(text), true));
+    ck_assert(parses(text + 9, strlen(text) - 9, false));
+  }
+  static const char *const wrong[] = {"", "\n", "recovery:", "recovery:\n", "00", "Recovery:"};
+  for (int i = 0; i < 6; i++) ck_assert(!parses(wrong[i], strlen(wrong[i]), false));
+  ck_assert(!parses(digits, 63, false) && !parses(digits, 62, false));
+  snprintf(text, sizeof text, "%s\n\n", digits);
+  ck_assert(!parses(text, strlen(text), false));
+  digits[10] = 'g';
+  ck_assert(!parses(digits, 64, false));
+}
+END_TEST
+
 /* True when the database opens with that key; then its documents must be there. */
 static bool opens_with(sim *device, const uint8_t *key) {
   sdb_options o = options_on(device, key);
@@ -752,6 +787,7 @@ int main(void) {
   TCase *keys = tcase_create("keys");
   tcase_set_timeout(keys, 300);
   tcase_add_loop_test(keys, test_wrong_keys, 0, 2);
+  tcase_add_test(keys, test_forms_of_a_key);
   tcase_add_test(keys, test_recovery_key);
   tcase_add_loop_test(keys, test_change_cut_short, 0, 3);
   tcase_add_test(keys, test_segments_carry_the_key);

@@ -179,6 +179,21 @@ SDB_API SDB_MUST_USE int sdb_change_key(sdb *db, const uint8_t *key);
  * sdb_change_key() did meanwhile. As secret as the key. SDB_INVALID: the database is not encrypted. */
 SDB_API SDB_MUST_USE int sdb_key_export(sdb *db, uint8_t *recovery_key);
 
+/* A key as programs get it. Wipe it after sdb_open(). */
+typedef struct sdb_key {
+  uint8_t bytes[SDB_KEY_SIZE];
+  bool given;
+  bool recovery; /* for recovery_key, not for encryption_key */
+} sdb_key;
+
+/* From 32 raw bytes or from 64 hexadecimal digits, which may have `recovery:` before them and a line end behind. False: neither. */
+SDB_API SDB_MUST_USE bool sdb_key_parse(const void *text, size_t len, sdb_key *key);
+/* What a program does with its option for a key file: reads `file`; when that is NULL, the file that $STREAMDB_KEY_FILE names; when
+ * there is none, the digits in $STREAMDB_KEY; else key->given stays false. Always writes one sentence: the reason of a failure, a
+ * warning beside SDB_OK when others than its owner may read the file, else none. SDB_NOT_FOUND, SDB_DENIED, SDB_IO, SDB_INVALID. */
+SDB_API SDB_MUST_USE int sdb_key_find(const char *file, sdb_key *key, char *sentence, size_t size);
+SDB_API void sdb_key_wipe(sdb_key *key);
+
 /* --- Documents ---------------------------------------------------------------------------------------------------------------- */
 
 #define SDB_CURRENT 0u     /* as a version: the current one */

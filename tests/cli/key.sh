@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-3.0-or-later
+# key.sh: encrypted database files: keys from files and from the environment, recovery copies, change of the key; and a service that
+# has one.
+# shellcheck shell=bash disable=SC2154
+
+umask 077
+where=key place=(--database "$work/secret.sdb")
+head -c 32 /dev/urandom >"$work/key.raw"
+od -An -v -tx1 "$work/key.raw" | tr -d ' \n' >"$work/key.hex"
+echo >>"$work/key.hex"
+head -c 32 /dev/urandom >"$work/key.new"
+printf 'a secret thing' >"$work/secret"
+
+here 'a file is made with a key' 0 --key-file "$work/key.raw" insert /hidden/path "$work/secret"
+is 'key: no path and no content stands in the file' bash -c "! grep -qE 'hidden|secret thing' '$work'/secret.sdb*"
+before=$(sha256sum "$work"/secret.sdb)
+here 'without its key' 1 get /hidden/path
+complained 'without its key: says so' 'is encrypted'
+here 'with another key' 1 --key-file "$work/key.new" get /hidden/path
+complained 'with another key: says so' 'does not open'
+is 'key: and the file is as it was' test "$before" = "$(sha256sum "$work"/secret.sdb)"
+here 'with the key in digits' 0 --key-file "$work/key.hex" get /hidden/path
+same 'with the key in digits: the content' "$work/secret"
+STREAMDB_KEY_FILE=$work/key.hex here 'with the file of the environment' 0 get /hidden/path
+STREAMDB_KEY=$(<"$work/key.hex") here 'with the digits of the environment' 0 get /hidden/path
+STREAMDB_KEY_FILE=$work/key.new here 'the option is asked first' 0 --key-file "$work/key.raw" get /hidden/path
+STREAMDB_KEY=zz here 'nonsense in the environment' 1 get /hidden/path
+complained 'nonsense in the environment: says where' 'STREAMDB_KEY '
+here 'a key file that is not there' 1 --key-file "$work/none" get /hidden/path
+complained 'a key file that is not there: names it' "$work/none"
+here 'what is no key' 1 --key-file "$work/secret" get /hidden/path
+complained 'what is no key: says what one is' '64 hexadecimal digits'
+chmod 644 "$work/key.raw"
+"$streamdb" "${place[@]}" --key-file "$work/key.raw" stat /hidden/path >"$work/out" 2>"$work/err"
+is 'key: a key file that others may read does not stop it' test $? = 0
+complained 'a key file that others may read: is warned of' 'chmod 600'
+chmod 600 "$work/key.raw"
+
+here 'check' 0 --key-file "$work/key.raw" check
+here 'export' 0 --key-file "$work/key.raw" key export
+printed 'export: a recovery copy' '^recovery:[0-9a-f]{64}$'
+cp "$work/out" "$work/key.recovery"
+here 'export, as JSON' 0 --json --key-file "$work/key.raw" key export
+json 'export, as JSON' '.[0].recovery_key | test("^recovery:[0-9a-f]{64}$")'
+here 'change' 0 --key-file "$work/key.raw" key change "$work/key.new"
+here 'with the key before' 1 --key-file "$work/key.raw" get /hidden/path
+here 'with the new key' 0 --key-file "$work/key.new" get /hidden/path
+same 'with the new key: the content' "$work/secret"
+here 'with the recovery copy' 0 --key-file "$work/key.recovery" get /hidden/path
+here 'to a recovery copy' 1 --key-file "$work/key.new" key change "$work/key.recovery"
+complained 'to a recovery copy: says why not' 'no key to change to'
+here 'change by the recovery copy' 0 --json --key-file "$work/key.recovery" key change "$work/key.raw"
+json 'change by the recovery copy' '.[0].changed'
+here 'with the first key again' 0 --key-file "$work/key.raw" get /hidden/path
+
+runs 'key: a key for a file that has none' 1 --database "$work/file.sdb" --key-file "$work/key.raw" get /digits
+complained 'a key for a file that has none: says so' 'not encrypted'
+runs 'key: export of a file that has none' 1 --database "$work/file.sdb" key export
+
+# A service with a key, from a file and from the environment.
+"$streamdbd" --database "$work/secret.sdb" --listen 'tcp://127.0.0.1:*' --events 'tcp://127.0.0.1:*' 2>"$work/err"
+is 'key: a service without the key does not start' test $? = 1
+complained 'a service without the key: says why' 'is encrypted'
+"$streamdbd" --database "$work/secret.sdb" --key-file "$work/none" 2>"$work/err"
+is 'key: nor with a key file that is not there' test $? = 1
+export STREAMDB_KEY_FILE=$work/key.raw
+start_service "$work/secret.sdb"
+unset STREAMDB_KEY_FILE
+runs 'key: a service with the key answers' 0 --server "$endpoint" get /hidden/path
+same 'a service with the key: the content' "$work/secret"
+runs 'key: and stores' 0 --server "$endpoint" insert /hidden/too "$work/secret"
+stop_service
+is 'key: still nothing is readable' bash -c "! grep -qE 'hidden|secret thing' '$work'/secret.sdb*"
+here 'what the service stored' 0 --key-file "$work/key.raw" get /hidden/too
+same 'what the service stored' "$work/secret"

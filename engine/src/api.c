@@ -531,6 +531,8 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->documents = db->roots.documents;
   s->names = db->roots.names;
   s->content_bytes = db->roots.content_bytes;
+  s->suffix_names = db->roots.suffix_names;
+  s->suffix_ready = atomic_load(&db->suffix_since) != UINT64_MAX;
   s->heap_pages = db->roots.heap_pages;
   s->heap_live_bytes = db->roots.heap_live;
   pager_unlock(db->pager);

@@ -27,6 +27,15 @@ struct claim {
 
 enum { RANDOM_POOL = 512, EXPIRY_KEY = 13 };
 
+/* Building the suffix tree; see suffix.c. */
+struct suffix_work {
+  bool placed; /* `path` is known; else it is to be found from the roots */
+  size_t len;  /* 0: at the beginning */
+  uint8_t path[SDB_MAX_PATH];
+  uint64_t unsaved;  /* names added since a checkpoint was asked for */
+  uint64_t after_us; /* not before: something failed */
+};
+
 struct counters {
   atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints, unchecked;
 };
@@ -68,7 +77,9 @@ struct sdb {
   unsigned random_left;
   _Atomic uint64_t suffix_since; /* the suffix tree is complete in views from this one on; all ones: in none */
   _Atomic uint32_t suffix_root;
-  atomic_bool expiring;     /* some document has, or had, a time at which it ends */
+  atomic_bool expiring; /* some document has, or had, a time at which it ends */
+  struct suffix_work suffix;
+  bool checkpoint_wanted;   /* although the log does not ask for it */
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
@@ -212,6 +223,10 @@ void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document)
 void names_tidy(sdb *db, const void *path, size_t len);
 /* What the roots say of the suffix tree is so from now on (opening, complete, dropped); complete in views from `since` on. */
 void names_publish_suffix(sdb *db, uint64_t since);
+/* For building: the entry of one name, unless it is there. */
+int names_index(sdb *db, const void *path, size_t len, uint64_t document);
+/* From here on nothing follows or reads the suffix tree: it is to be dropped. */
+void names_give_up_suffix(sdb *db);
 /* The suffix tree, when it is complete in that view. SDB_BUILDING, SDB_INVALID: there is none. Any thread. */
 int names_suffix_tree(sdb *db, uint64_t view, uint32_t *root);
 
@@ -326,6 +341,7 @@ int work_change_key(sdb *db, const uint8_t *key);
 /* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
 struct pressure {
   bool work, help;
+  bool suffix; /* a suffix tree is being made or dropped */
 };
 struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);
@@ -348,6 +364,14 @@ void async_destroy(sdb *db);
 
 /* For check: proves that the suffix tree agrees with the path tree; its pages and problems go to `outer`. Under the lock. */
 int check_names(sdb *db, const tree_visitor *outer);
+
+/* --- suffix.c
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/* How long until there is something to build or to drop; all ones: never. Writer's lock held. */
+uint64_t suffix_delay_us(const sdb *db);
+/* About `budget` names of it. */
+int suffix_step(sdb *db, unsigned budget);
 
 /* --- expiry.c: what has expired is deleted ------------------------------------------------------------------------------------ */
 

@@ -13,6 +13,7 @@
  * Commits add and remove names here wherever they stand, behind the place that was reached too: so the building only ever adds what
  * is missing, a commit need not know the place, and replay, which starts from the trees and the place of one checkpoint, keeps S1
  * and S2 without knowing how far the building had come when the crash came. While the tree is being dropped nobody adds to it.
+ * Damage that a change meets in the suffix tree is no reason to refuse a commit: the tree is dropped and made again (suffix.c).
  */
 #include "db.h"
 
@@ -25,31 +26,56 @@ static const uint8_t *reversed(const void *path, size_t len, uint8_t buf[SDB_MAX
 /* Is there a suffix tree that has to follow the path tree? */
 static bool follows(const sdb *db) { return db->roots.suffix_tree && db->roots.suffix_built != SUFFIX_DROPPING; }
 
-int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
+void names_give_up_suffix(sdb *db) {
+  db->roots.suffix_built = SUFFIX_DROPPING;
+  db->roots.suffix_names = 0;
+  names_publish_suffix(db, 0);
+}
+
+/* Of a change of the suffix tree. Damage there must not stop commits: the tree can be made again from the path tree. */
+static int outcome(sdb *db, int rc) {
+  if (rc != SDB_CORRUPT) return rc;
+  env_fail(&db->e, rc, "the suffix index is damaged and is made again; searches by suffix wait for it");
+  names_give_up_suffix(db);
+  return SDB_OK;
+}
+
+static int suffix_put(sdb *db, const void *path, size_t len, uint64_t document) {
   uint8_t key[SDB_MAX_PATH];
+  int rc = tree_put(db->pager, db->roots.suffix_tree, reversed(path, len, key), len, document);
+  if (rc == SDB_OK) db->roots.suffix_names++;
+  return outcome(db, rc);
+}
+
+int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
   roots *rt = &db->roots;
   int rc = tree_put(db->pager, rt->path_tree, path, len, document);
   if (rc == SDB_OK && follows(db)) {
-    rc = tree_put(db->pager, rt->suffix_tree, reversed(path, len, key), len, document);
-    if (rc == SDB_OK) rt->suffix_names++;
-    else tree_remove(db->pager, rt->path_tree, path, len);
+    rc = suffix_put(db, path, len, document);
+    if (rc != SDB_OK) tree_remove(db->pager, rt->path_tree, path, len);
   }
   if (rc == SDB_OK) rt->names++;
   return rc;
 }
 
-int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
+static int suffix_remove(sdb *db, const void *path, size_t len, uint64_t document) {
   uint8_t key[SDB_MAX_PATH];
+  roots *rt = &db->roots;
+  int rc = tree_remove(db->pager, rt->suffix_tree, reversed(path, len, key), len);
+  if (rc == SDB_OK) rt->suffix_names--;
+  if (rc == SDB_NOT_FOUND) rc = rt->suffix_built == SUFFIX_COMPLETE ? SDB_CORRUPT : SDB_OK; /* the building had not come by */
+  if (rt->suffix_built == document) rt->suffix_built = 0; /* the place that was reached is no name of it any more, perhaps */
+  return outcome(db, rc);
+}
+
+int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
   roots *rt = &db->roots;
   int rc = tree_remove(db->pager, rt->path_tree, path, len);
   if (rc != SDB_OK) return rc;
   if (follows(db)) {
-    rc = tree_remove(db->pager, rt->suffix_tree, reversed(path, len, key), len);
-    if (rc == SDB_OK) rt->suffix_names--;
-    else if (rc == SDB_NOT_FOUND && rt->suffix_built != SUFFIX_COMPLETE) rc = SDB_OK; /* the building had not come by */
-    else {
+    rc = suffix_remove(db, path, len, document);
+    if (rc != SDB_OK) {
       tree_put(db->pager, rt->path_tree, path, len, document);
-      if (rc == SDB_NOT_FOUND) rc = env_fail(&db->e, SDB_CORRUPT, "a path is missing in the suffix tree; run check and repair");
       return rc;
     }
   }
@@ -65,16 +91,21 @@ void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document) {
 
 /* Where the entry of the suffix tree was missing before, it may be missing again: the building has not come by. */
 void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document) {
-  uint8_t key[SDB_MAX_PATH];
-  roots *rt = &db->roots;
-  int rc = tree_put(db->pager, rt->path_tree, path, len, document);
+  int rc = tree_put(db->pager, db->roots.path_tree, path, len, document);
   assert(rc == SDB_OK);
   if (follows(db)) {
-    rc = tree_put(db->pager, rt->suffix_tree, reversed(path, len, key), len, document);
-    assert(rc == SDB_OK || rt->suffix_built != SUFFIX_COMPLETE);
-    if (rc == SDB_OK) rt->suffix_names++;
+    rc = suffix_put(db, path, len, document);
+    assert(rc == SDB_OK || db->roots.suffix_built != SUFFIX_COMPLETE);
   }
-  rt->names++;
+  (void)rc;
+  db->roots.names++;
+}
+
+int names_index(sdb *db, const void *path, size_t len, uint64_t document) {
+  uint8_t key[SDB_MAX_PATH];
+  uint64_t found;
+  int rc = tree_get(db->pager, VIEW_HEAD, db->roots.suffix_tree, reversed(path, len, key), len, &found);
+  return rc == SDB_NOT_FOUND ? suffix_put(db, path, len, document) : outcome(db, rc);
 }
 
 void names_tidy(sdb *db, const void *path, size_t len) {

@@ -571,6 +571,7 @@ void pager_publish(pager *p, uint64_t version, uint64_t sequence) {
   mutex_unlock(&p->pin_lock);
 }
 
+uint64_t pager_open_version(const pager *p) { return p->open_version; }
 bool pager_open_version_used(const pager *p) { return p->open_used; }
 
 int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len) {

@@ -95,6 +95,8 @@ struct mutex *pager_mutex(pager *p);
 uint64_t pager_close_version(pager *p);
 /* Makes the version visible. Versions are published in order. `sequence`: the last commit that it contains. */
 void pager_publish(pager *p, uint64_t version, uint64_t sequence);
+/* The version that collects changes now. */
+uint64_t pager_open_version(const pager *p);
 /* Any changes since the last close? */
 bool pager_open_version_used(const pager *p);
 

@@ -320,6 +320,51 @@ void tree_tidy(struct pager *pager, uint32_t root, const void *key, size_t len) 
   }
 }
 
+/* --- Drop --------------------------------------------------------------------------------------------------------------------- */
+
+/* Frees the leaf that is leftmost. It must be one, unless its bytes are damaged: then what points at it is believed. */
+static int free_leaf(struct pager *pager, uint32_t number) {
+  struct tp tp;
+  const uint8_t *page;
+  int rc = page_read(pager, VIEW_HEAD, number, &page);
+  if (rc == SDB_NOT_FOUND) return SDB_OK;
+  if (rc == SDB_OK && open_page(pager, VIEW_HEAD, number, 0, &tp) && page_kind(page) != PAGE_LEAF) return SDB_CORRUPT;
+  return rc == SDB_OK || rc == SDB_CORRUPT ? page_free(pager, number) : rc;
+}
+
+/* The first leaf, and the pages above it that had no other child. All of them are touched before the first is freed. */
+static int drop_first(struct pager *pager, uint32_t root, bool *done) {
+  uint32_t path[TREE_MAX_DEPTH], number = root, level = ROOT_LEVEL, top = 0,
+                                 rest = 0; /* rest: the lowest with another child; 0: none */
+  uint8_t *page = NULL;
+  struct tp tp;
+  int rc;
+  do {
+    rc = open_page(pager, VIEW_HEAD, number, level, &tp);
+    if (!rc) rc = tp_sound(&tp);
+    if (rc) return rc;
+    if (number == root) top = tp.level;
+    if (tp.entries > 0) rest = tp.level;
+    path[tp.level] = number;
+    number = tp_leftmost(&tp);
+    level = tp.level - 1;
+  } while (level > 0);
+  for (level = 1; !rc && level <= (rest ? rest : top); level++) rc = absent_is_corrupt(page_write(pager, path[level], &page));
+  if (!rc) rc = free_leaf(pager, number);
+  if (rc) return rc;
+  if (rest) tp_shift(page, page_size(pager));
+  for (level = 1; level < (rest ? rest : top + 1); level++) page_free(pager, path[level]);
+  *done = rest == 0;
+  return SDB_OK;
+}
+
+int tree_drop_some(struct pager *pager, uint32_t root, unsigned budget, bool *done) {
+  int rc = SDB_OK;
+  *done = false;
+  while (rc == SDB_OK && budget-- > 0 && !*done) rc = drop_first(pager, root, done);
+  return rc;
+}
+
 /* --- Cursor ------------------------------------------------------------------------------------------------------------------- */
 
 void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, uint32_t root, const void *key, size_t len,

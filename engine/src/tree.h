@@ -32,6 +32,11 @@ int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len)
  * effort: it does nothing when it cannot. */
 void tree_tidy(struct pager *pager, uint32_t root, const void *key, size_t len);
 
+/* Frees at most `budget` leaves of a tree that nobody will read in new views, from the first on, and what is empty above them; with
+ * the last one the root: *done. What is left is a tree. SDB_CORRUPT: a page above the leaves is damaged, so that what is below it
+ * cannot be found; damaged leaves do no harm. */
+int tree_drop_some(struct pager *pager, uint32_t root, unsigned budget, bool *done);
+
 /* A place between keys in one view. No pages stay held between calls: it remembers the last key and goes on behind it, taking the
  * short way while the leaf is unchanged within one pager_enter/leave. */
 typedef struct tree_cursor {

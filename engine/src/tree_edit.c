@@ -232,6 +232,19 @@ int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place) {
   return SDB_OK;
 }
 
+void tp_shift(uint8_t *page, uint32_t size) {
+  struct tp tp;
+  struct tp_iter iter;
+  struct tp_place place;
+  int rc = tp_open(&tp, page, size);
+  tp_iter_start(&iter, &tp, 0);
+  if (!rc) rc = tp_iter_next(&iter);
+  if (!rc) rc = tp_find(&tp, iter.key, iter.len, &place);
+  if (!rc) rc = tp_remove(page, size, &place);
+  assert(rc == SDB_OK);
+  if (!rc) put32(page + TP_LEFTMOST, (uint32_t)iter.value);
+}
+
 /* --- Joining groups -------------------------------------------------------------------------------------------------------------
  */
 

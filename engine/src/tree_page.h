@@ -124,6 +124,8 @@ int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const 
 void tp_relieve(uint8_t *page, uint32_t size, uint32_t group);
 int tp_set_value(uint8_t *page, uint32_t size, const struct tp_place *place, uint64_t value, uint32_t *need);
 int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place);
+/* Inner page that has an entry and is sound: the leftmost child goes, the first entry's takes its place. */
+void tp_shift(uint8_t *page, uint32_t size);
 /* Makes room for `need` bytes by joining small groups. False, and no change, when that is not enough. */
 bool tp_squeeze(uint8_t *page, uint32_t size, uint32_t need);
 /* Joins all groups: no other form of the same entries takes less room. */

@@ -6,7 +6,14 @@
  */
 #include "db.h"
 
-enum { STEP_PAGES = 256, MARK_AFTER_US = 1000000, EXPIRY_AFTER_US = 1000000, RETRY_US = 1000000, SPARE_SEGMENTS = 1 };
+enum {
+  STEP_PAGES = 256,
+  MARK_AFTER_US = 1000000,
+  EXPIRY_AFTER_US = 1000000,
+  RETRY_US = 1000000,
+  SPARE_SEGMENTS = 1,
+  SUFFIX_PAUSE_US = 1000
+};
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
 
@@ -50,6 +57,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
     db->checkpoint_position = log_tail(db->log, &db->checkpoint_chain);
     sequence = db->last_sequence;
     version = pager_checkpoint_begin(db->pager, &db->roots, trim);
+    db->checkpoint_wanted = false;
   }
   writer_leave(db, slot);
   if (rc == SDB_OK) {
@@ -207,13 +215,15 @@ static int clean_step(sdb *db, unsigned budget) {
  * -------------------------------------------------------------------------------------------------------------------------- */
 
 static bool checkpoint_due(sdb *db) {
-  if (!log_started(db->log) || log_tail(db->log, NULL) == db->checkpoint_tail) return false;
+  if (!log_started(db->log)) return false;
+  if (db->checkpoint_wanted) return true;
+  if (log_tail(db->log, NULL) == db->checkpoint_tail) return false;
   return log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
          (pager_refused(db->pager) && db->dropped_count > 0);
 }
 
 struct pressure work_pressure(sdb *db) {
-  struct pressure p = {false, false};
+  struct pressure p = {false, false, suffix_delay_us(db) == 0};
   if (!log_started(db->log)) return p;
   uint64_t log_bytes_open = log_tail(db->log, NULL) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
@@ -261,7 +271,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   int rc = buffered_sync(db, more);
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
-  bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US;
+  bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
   if (rc == SDB_OK && segment) {
@@ -274,13 +284,23 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
   if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
-  *more |= spilling || db->checkpointing || db->cleaning;
+  if (rc == SDB_OK && suffix) rc = suffix_step(db, budget);
+  /* The engine's thread pauses between such steps: nobody waits for them, and commits shall hardly notice. */
+  *more |= spilling || db->checkpointing || db->cleaning || (suffix && !db->worker);
   return rc;
+}
+
+static bool suffix_waits(sdb *db) {
+  pager_lock(db->pager);
+  bool due = suffix_delay_us(db) == 0;
+  pager_unlock(db->pager);
+  return due;
 }
 
 int work_step(sdb *db, unsigned budget, bool *more) {
   *more = false;
-  if (db->read_only || atomic_load(&db->e.sync_failed) || (!log_started(db->log) && !expiry_wanted(db))) return SDB_OK;
+  if (db->read_only || atomic_load(&db->e.sync_failed)) return SDB_OK;
+  if (!log_started(db->log) && !expiry_wanted(db) && !suffix_waits(db)) return SDB_OK;
   mutex_lock(&db->work);
   int rc = step_locked(db, budget ? budget : 1, more);
   mutex_unlock(&db->work);
@@ -332,6 +352,8 @@ static void ring(sdb *db) {
 void work_after_commit(sdb *db, struct pressure pressure) {
   bool more = true;
   if (db->worker && (pressure.work || atomic_load_explicit(&db->asleep, memory_order_relaxed))) ring(db);
+  /* Without a thread every commit builds a little of the suffix tree. */
+  if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);
   if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */
   /* One step outweighs by far what a commit adds, so the backlog shrinks, and no single caller carries a whole checkpoint. */
   if (db->worker && pressure.help) (void)work_step(db, STEP_PAGES / 4, &more);
@@ -339,16 +361,22 @@ void work_after_commit(sdb *db, struct pressure pressure) {
 
 /* Until when the worker may sleep: 0 for "until the bell rings". */
 static uint64_t sleep_us(sdb *db) {
-  uint64_t us = 0, now = now_us(db);
+  uint64_t us = UINT64_MAX, now = now_us(db);
   pager_lock(db->pager);
-  if (db->roots.expiry_tree && !db->read_only && !atomic_load(&db->e.sync_failed)) us = EXPIRY_AFTER_US;
-  if (log_started(db->log) && !db->read_only && !atomic_load(&db->e.sync_failed)) {
-    if (log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence)) us = MARK_AFTER_US;
-    if (checkpoint_due(db) && db->retry_us > now) us = db->retry_us - now;
-    if (db->unsynced_since_us) us = db->options.buffered_interval_ms * 1000ull;
+  if (!db->read_only && !atomic_load(&db->e.sync_failed)) {
+    us = suffix_delay_us(db);
+    if (us == 0) us = SUFFIX_PAUSE_US;
+    if (db->roots.expiry_tree && us > EXPIRY_AFTER_US) us = EXPIRY_AFTER_US;
+    if (log_started(db->log)) {
+      bool rest = log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence);
+      if (rest && us > MARK_AFTER_US) us = MARK_AFTER_US;
+      if (checkpoint_due(db) && db->retry_us > now && us > db->retry_us - now) us = db->retry_us - now;
+      uint64_t interval = db->options.buffered_interval_ms * 1000ull;
+      if (db->unsynced_since_us && us > interval) us = interval;
+    }
   }
   pager_unlock(db->pager);
-  return us;
+  return us == UINT64_MAX ? 0 : us;
 }
 
 static void worker_main(void *arg) {

@@ -128,18 +128,19 @@ typedef struct sdb_options {
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
   uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
-  bool suffix_index;                 /* true: keep an index for searching by suffix; see sdb_cursor_open() */
-  uint32_t versions_to_keep;         /* 2: 1 to 255 readable versions of a document; counts for what is put from now on. Above 2 a
-                                        put reads half as many records as it keeps versions, to find the one that goes */
-  uint64_t max_document_size;        /* 256 MB */
-  uint64_t max_db_size;              /* 8 TB; the data file never grows beyond it */
-  sdb_durability durability;         /* SDB_DURABLE; what SDB_DEFAULT means */
-  uint32_t buffered_interval_ms;     /* 100 */
-  uint32_t wal_segment_size;         /* 16 MB; a multiple of 4,096, 64 KB to 1 GB; used at creation */
-  uint64_t checkpoint_wal_bytes;     /* 64 MB of log between checkpoints */
-  uint64_t change_log_bytes;         /* 16 MB of log kept behind the checkpoint */
-  uint32_t worker_threads;           /* 2: threads that serve sdb_get_async(), 0 to 64, started when first needed */
-  bool quick_mode;                   /* false; true: contents are not compared with their checksums, see sdb_set_quick_mode() */
+  bool suffix_index;             /* true: an index for searching by suffix, made in the background where there is none; false: one
+                                    that is there is dropped. See sdb_cursor_open() */
+  uint32_t versions_to_keep;     /* 2: 1 to 255 readable versions of a document; counts for what is put from now on. Above 2 a
+                                    put reads half as many records as it keeps versions, to find the one that goes */
+  uint64_t max_document_size;    /* 256 MB */
+  uint64_t max_db_size;          /* 8 TB; the data file never grows beyond it */
+  sdb_durability durability;     /* SDB_DURABLE; what SDB_DEFAULT means */
+  uint32_t buffered_interval_ms; /* 100 */
+  uint32_t wal_segment_size;     /* 16 MB; a multiple of 4,096, 64 KB to 1 GB; used at creation */
+  uint64_t checkpoint_wal_bytes; /* 64 MB of log between checkpoints */
+  uint64_t change_log_bytes;     /* 16 MB of log kept behind the checkpoint */
+  uint32_t worker_threads;       /* 2: threads that serve sdb_get_async(), 0 to 64, started when first needed */
+  bool quick_mode;               /* false; true: contents are not compared with their checksums, see sdb_set_quick_mode() */
   void (*warning)(void *user, const char *sentence); /* NULL; told in one sentence what an operator should know, in the thread of
                                                         the call that is the reason. It must not call the database */
   void *warning_user;
@@ -515,6 +516,8 @@ typedef struct sdb_stats {
   uint64_t puts, gets, deletes, commits, syncs;
   uint64_t expired;                  /* documents deleted because their time had come, since open */
   uint64_t cache_hits, cache_misses; /* without mmap */
+  uint64_t suffix_names;             /* of `names`, how many the suffix index has; fewer while it is built */
+  bool suffix_ready;                 /* searches by suffix are answered */
   uint64_t snapshots;                /* open */
   uint64_t pins;                     /* what keeps an older state readable: open snapshots, cursors and readers */
   uint64_t oldest_pin_sequence;      /* last commit in the oldest of those states; 0: none */

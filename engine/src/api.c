@@ -17,6 +17,10 @@ const char *sdb_strerror(int code) {
 
 void sdb_message(sdb *db, char *buf, size_t len) {
   if (!len) return;
+  if (handle_check(db) != SDB_OK) {
+    snprintf(buf, len, "%s", sdb_strerror(SDB_FORKED));
+    return;
+  }
   mutex_lock(&db->e.message_lock);
   snprintf(buf, len, "%s", db->e.message);
   mutex_unlock(&db->e.message_lock);
@@ -61,9 +65,7 @@ static const char *options_wrong(const sdb_options *o) {
   if (o->cipher > SDB_CIPHER_AES_GCM) return "cipher is not one of the known ones";
   if (o->durability > SDB_NONE) return "durability is not one of the known ones";
   if (o->worker_threads > 64) return "worker_threads must be at most 64";
-  if (o->storage && (o->storage->size != sizeof(sdb_storage) || o->storage->version != SDB_STORAGE_VERSION))
-    return "the storage table has another version";
-  return NULL;
+  return o->storage ? storage_wrong(o->storage) : NULL;
 }
 
 static pager_config config_of(const sdb *db) {
@@ -202,7 +204,9 @@ static int open_parts(sdb *db) {
 }
 
 static void release(sdb *db) {
+  sdb_storage calls = db->storage; /* outlives the handle, which it frees */
   env e = db->e;
+  e.storage = &calls;
   async_destroy(db);
   log_close(db->log);
   table_drop(db->table);
@@ -239,7 +243,9 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
     if (options && options->size == sizeof o && o.message && o.message_size) snprintf(o.message, o.message_size, "%s", wrong);
     return SDB_INVALID;
   }
-  env e = {.storage = o.storage ? o.storage : sdb_storage_file()};
+  sdb_storage calls;
+  storage_adopt(&calls, o.storage ? o.storage : sdb_storage_file());
+  env e = {.storage = &calls};
   e.threads = o.threads && SDB_THREADS && e.storage->thread_start;
   sdb *db = mem_new(&e, sizeof *db);
   size_t len = strlen(name) + 1;
@@ -250,7 +256,8 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
     return SDB_NO_MEMORY;
   }
   memcpy(db->name, name, len);
-  db->e.storage = e.storage;
+  db->storage = calls;
+  db->e.storage = &db->storage;
   db->e.threads = e.threads;
   db->options = o;
   db->read_only = o.read_only;
@@ -280,7 +287,11 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
 
 int sdb_close(sdb *db) {
   if (!db) return SDB_OK;
-  int rc = SDB_OK;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) { /* the file alone: the rest may be half changed, and what it counts on is the parent's */
+    db->e.storage->close(db->file);
+    return rc;
+  }
   async_stop(db); /* first: callbacks that still run find the database as it ever was */
   work_stop(db);
   if (!db->read_only && log_started(db->log)) {
@@ -294,6 +305,8 @@ int sdb_close(sdb *db) {
  * ------------------------------------------------------------------------------------------------------------------------ */
 
 int sdb_wait(sdb *db, uint64_t sequence) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   pager_lock(db->pager);
   uint64_t last = db->last_sequence;
   pager_unlock(db->pager);
@@ -431,9 +444,11 @@ static int copy_paths(sdb *db, const record *r, sdb_path **paths, size_t *count)
 int read_paths_of(sdb *db, const sdb_snapshot *at, const uint8_t id[16], sdb_path **paths, size_t *count) {
   record r;
   table_entry entry;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!id || !paths || !count) return env_fail(&db->e, SDB_INVALID, "an id of 16 bytes and a place for the paths are needed");
   reading in = reading_begin(db, at);
-  int rc = table_get(db->table, in.view, id_document(id), &entry);
+  rc = table_get(db->table, in.view, id_document(id), &entry);
   if (rc == SDB_OK) rc = document_version(db, in.view, id_document(id), &entry, SDB_CURRENT, &r);
   if (rc == SDB_OK && (memcmp(r.id, id, 16) != 0 || record_expired(db, &r, in.now_ms))) rc = SDB_NOT_FOUND;
   if (rc == SDB_OK) rc = copy_paths(db, &r, paths, count);
@@ -470,6 +485,8 @@ int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count)
  * ------------------------------------------------------------------------------------------------------------------------ */
 
 int sdb_change_key(sdb *db, const uint8_t *key) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!key) return env_fail(&db->e, SDB_INVALID, "no key was given");
   if (!db->e.cipher) return env_fail(&db->e, SDB_INVALID, "the database is not encrypted; a key is given when it is made");
   if (db->read_only) return env_fail(&db->e, SDB_READ_ONLY, "the database is open for reading only");
@@ -477,6 +494,8 @@ int sdb_change_key(sdb *db, const uint8_t *key) {
 }
 
 int sdb_key_export(sdb *db, uint8_t *recovery_key) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!recovery_key) return env_fail(&db->e, SDB_INVALID, "no place for the recovery key was given");
   if (pager_data_key(db->pager, recovery_key)) return SDB_OK;
   return env_fail(&db->e, SDB_INVALID, "the database is not encrypted");
@@ -486,6 +505,8 @@ int sdb_key_export(sdb *db, uint8_t *recovery_key) {
  * ------------------------------------------------------------------------------------------------------------------------------ */
 
 int sdb_flush(sdb *db) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (db->read_only) return SDB_OK;
   pager_lock(db->pager);
   uint64_t last = db->last_sequence;
@@ -494,6 +515,8 @@ int sdb_flush(sdb *db) {
 }
 
 int sdb_checkpoint(sdb *db) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (db->read_only) return env_fail(&db->e, SDB_READ_ONLY, "the database is open for reading only");
   if (atomic_load(&db->e.sync_failed)) return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
   pager_lock(db->pager);
@@ -503,9 +526,11 @@ int sdb_checkpoint(sdb *db) {
 }
 
 int sdb_step(sdb *db, unsigned budget, bool *more) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!budget) budget = 1;
   bool some = false, waiting = async_step(db, &budget);
-  int rc = work_step(db, budget, &some);
+  rc = work_step(db, budget, &some);
   if (more) *more = some || waiting;
   return rc;
 }
@@ -519,6 +544,8 @@ void sdb_set_quick_mode(sdb *db, bool on) {
 
 int sdb_get_stats(sdb *db, sdb_stats *s) {
   pager_stats ps;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!s || s->size != sizeof *s) return env_fail(&db->e, SDB_INVALID, "set sdb_stats.size to sizeof(sdb_stats) before the call");
   memset(s, 0, sizeof *s);
   s->size = sizeof *s;

@@ -182,6 +182,8 @@ int sdb_get_async(sdb *db, const void *path, size_t path_len, uint32_t version, 
 
 int sdb_async_cancel(sdb *db, sdb_request number) {
   struct async *a = &db->async;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   mutex_lock(&a->lock);
   struct request *r = number ? take(a, number) : NULL;
   if (r) cancel(db, r);

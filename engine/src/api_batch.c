@@ -24,6 +24,8 @@ struct sdb_batch {
 };
 
 int sdb_batch_open(sdb *db, sdb_batch **out) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   sdb_batch *b = mem_new(&db->e, sizeof *b);
   if (!b) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a batch");
   b->db = db;
@@ -32,7 +34,7 @@ int sdb_batch_open(sdb *db, sdb_batch **out) {
 }
 
 void sdb_batch_abort(sdb_batch *b) {
-  if (!b) return;
+  if (!b || handle_check(b->db) != SDB_OK) return;
   sdb *db = b->db;
   for (size_t i = 0; i < b->count; i++) {
     extent_drop(b->items[i].extent);
@@ -150,7 +152,9 @@ int sdb_batch_put(sdb_batch *b, const void *path, size_t path_len, const void *d
 int sdb_batch_put_writer(sdb_batch *b, sdb_writer *w) {
   struct change *op;
   struct item *item;
-  int rc = w->db == b->db ? SDB_OK : env_fail(&b->db->e, SDB_INVALID, "the writer belongs to another database");
+  int rc = handle_check(b->db);
+  if (rc != SDB_OK) return rc;
+  rc = w->db == b->db ? SDB_OK : env_fail(&b->db->e, SDB_INVALID, "the writer belongs to another database");
   if (rc == SDB_OK) rc = writer_end(w, w->gathered + b->log_bytes + RECORD_HEAD > log_largest(b->db->log) / 2);
   if (rc == SDB_OK) rc = make_room(b, 0, &op, &item);
   if (rc == SDB_OK) {

@@ -155,11 +155,13 @@ static void start(sdb_cursor *c, const sdb_cursor_options *o, uint32_t root) {
 }
 
 int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sdb_cursor **out) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   sdb_cursor_options all;
   uint32_t root;
   sdb_cursor_options_init(&all);
   if (!o) o = &all;
-  int rc = options_check(db, o);
+  rc = options_check(db, o);
   if (rc != SDB_OK) return rc;
   sdb_cursor *c = mem_alloc(&db->e, sizeof *c);
   if (!c) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a search");
@@ -187,7 +189,7 @@ int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sd
 int sdb_cursor_open(sdb *db, const sdb_cursor_options *o, sdb_cursor **cursor) { return cursor_open(db, NULL, o, cursor); }
 
 void sdb_cursor_close(sdb_cursor *c) {
-  if (!c) return;
+  if (!c || handle_check(c->db) != SDB_OK) return;
   if (c->view) pager_unpin(c->db->pager, c->view);
   mem_free(&c->db->e, c);
 }
@@ -255,6 +257,8 @@ static void fetch(sdb_cursor *c) {
 }
 
 int sdb_cursor_next(sdb_cursor *c, sdb_entry *entry) {
+  int rc = handle_check(c->db);
+  if (rc != SDB_OK) return rc;
   while (c->next == c->count) {
     if (c->ended) return SDB_END;
     if (c->failed != SDB_OK) return c->failed;

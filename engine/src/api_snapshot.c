@@ -4,6 +4,8 @@
 
 int sdb_snapshot_open(sdb *db, sdb_snapshot **out) {
   const sdb_storage *st = db->e.storage;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   sdb_snapshot *s = mem_new(&db->e, sizeof *s);
   if (!s) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a snapshot");
   s->db = db;
@@ -21,7 +23,7 @@ int sdb_snapshot_open(sdb *db, sdb_snapshot **out) {
 uint64_t sdb_snapshot_sequence(const sdb_snapshot *s) { return s->sequence; }
 
 void sdb_snapshot_close(sdb_snapshot *s) {
-  if (!s) return;
+  if (!s || handle_check(s->db) != SDB_OK) return;
   sdb *db = s->db;
   pager_unpin(db->pager, s->view);
   atomic_fetch_sub(&db->snapshots, 1);

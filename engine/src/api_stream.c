@@ -61,13 +61,14 @@ const sdb_info *sdb_reader_info(const sdb_reader *r) { return &r->info; }
 int sdb_reader_read(sdb_reader *r, void *buf, size_t len, size_t *got) {
   uint8_t *to = buf;
   size_t done = 0;
+  int rc = handle_check(r->db);
+  if (rc != SDB_OK) return rc;
   while (done < len && r->offset < r->info.size) {
     uint32_t index = r->extent ? (uint32_t)(r->offset / SDB_CHUNK) : 0;
     size_t inside = r->extent ? (size_t)(r->offset % SDB_CHUNK) : (size_t)r->offset;
     uint64_t left = r->info.size - r->offset;
     bool direct = r->extent && inside == 0 && (len - done >= SDB_CHUNK || len - done >= left) && index != r->chunk_index;
     size_t n = 0;
-    int rc = SDB_OK;
     if (direct) rc = extent_chunk(r->extent, index, to + done, &n); /* a whole chunk goes where it is wanted */
     else if (r->extent && index != r->chunk_index) {
       r->chunk_index = UINT32_MAX;
@@ -95,7 +96,7 @@ int sdb_reader_seek(sdb_reader *r, uint64_t offset) {
 }
 
 void sdb_reader_close(sdb_reader *r) {
-  if (!r) return;
+  if (!r || handle_check(r->db) != SDB_OK) return;
   extent_close(r->extent);
   mem_free(&r->db->e, r->chunk);
   if (r->view) pager_unpin(r->db->pager, r->view);

@@ -168,8 +168,10 @@ int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options
 
 int sdb_delete_id(sdb *db, const uint8_t id[16], const sdb_put_options *o, sdb_commit *out) {
   struct change c = {.op = OP_DELETE, .id = id};
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!id) return env_fail(&db->e, SDB_INVALID, "an id of 16 bytes is needed");
-  int rc = commit_other(db, &c, o, out);
+  rc = commit_other(db, &c, o, out);
   if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.deletes, 1, memory_order_relaxed);
   return rc;
 }
@@ -249,10 +251,11 @@ static int become_large(sdb_writer *w, uint64_t size) {
 }
 
 int sdb_writer_write(sdb_writer *w, const void *data, size_t len) {
+  int rc = handle_check(w->db);
+  if (rc != SDB_OK) return rc;
   if (w->failed != SDB_OK) return w->failed;
   if (!data && len) return w->failed = env_fail(&w->db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
   uint64_t so_far = w->extent ? extent_written(w->extent) : w->gathered;
-  int rc = SDB_OK;
   if (w->size != SDB_UNKNOWN_SIZE && len > w->size - so_far)
     rc = env_fail(&w->db->e, SDB_INVALID, "more bytes than the %llu that were announced", (unsigned long long)w->size);
   else if (len > w->db->options.max_document_size - so_far)
@@ -291,7 +294,9 @@ static int writer_commit(sdb_writer *w, sdb_commit *commit) {
 
 int sdb_writer_commit(sdb_writer *w, sdb_commit *commit) {
   sdb *db = w->db;
-  int rc = writer_end(w, false);
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
+  rc = writer_end(w, false);
   if (rc == SDB_OK) rc = writer_commit(w, commit);
   if (rc == SDB_TOO_LARGE && !w->extent && w->failed == SDB_OK) { /* beside many names even a small content may not fit */
     rc = writer_end(w, true);
@@ -303,7 +308,7 @@ int sdb_writer_commit(sdb_writer *w, sdb_commit *commit) {
 }
 
 void sdb_writer_abort(sdb_writer *w) {
-  if (!w) return;
+  if (!w || handle_check(w->db) != SDB_OK) return;
   sdb *db = w->db;
   extent_drop(w->extent);
   content_drop(db, &w->packed);

@@ -15,7 +15,7 @@
 static int destination_check(sdb *db, env *e, const char *name, const sdb_copy_options *o) {
   enum { LONGEST = 4096 };
   const sdb_storage *st = e->storage;
-  if (st == db->e.storage) {
+  if (st->open == db->e.storage->open && st->ctx == db->e.storage->ctx) { /* the same names lead to the same files */
     char *real = st->resolve ? mem_alloc(e, LONGEST) : NULL;
     if (st->resolve && !real) return env_fail(e, SDB_NO_MEMORY, "out of memory");
     int rc = real ? st->resolve(st->ctx, name, real, LONGEST) : SDB_OK;
@@ -78,11 +78,15 @@ static int backup(sdb *db, env *e, const char *name, const sdb_copy_options *o, 
 
 int sdb_backup(sdb *db, const char *destination, const sdb_copy_options *options, sdb_copy_report *report) {
   sdb_copy_options o;
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!destination || !*destination) return env_fail(&db->e, SDB_INVALID, "a backup needs a name");
   if (report && report->size != sizeof *report) return env_fail(&db->e, SDB_INVALID, "set sdb_copy_report.size before the call");
-  int rc = copy_options(&db->e, options, &o);
+  rc = copy_options(&db->e, options, &o);
   if (rc != SDB_OK) return rc;
-  env e = {.storage = o.storage ? o.storage : db->e.storage};
+  sdb_storage calls;
+  storage_adopt(&calls, o.storage ? o.storage : db->e.storage);
+  env e = {.storage = &calls};
   mutex_init(&e.message_lock);
   rc = backup(db, &e, destination, &o, report);
   if (rc != SDB_OK && e.message[0]) env_fail(&db->e, rc == SDB_CORRUPT ? SDB_OK : rc, "%s", e.message);

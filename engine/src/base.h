@@ -28,6 +28,11 @@ typedef struct env {
   char message[256];
 } env;
 
+/* NULL when a table can be used; else what is wrong with it. */
+const char *storage_wrong(const sdb_storage *given);
+/* The table as the engine uses it: what the given one is too short to have is NULL. */
+void storage_adopt(sdb_storage *to, const sdb_storage *given);
+
 /* Records one sentence and returns `code`, so that a function can say `return env_fail(...)`. Counts SDB_CORRUPT. */
 __attribute__((format(printf, 3, 4))) int env_fail(env *e, int code, const char *format, ...);
 

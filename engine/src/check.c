@@ -305,10 +305,12 @@ static int check_all(struct check *c) {
 }
 
 int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user, sdb_check_report *report) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (!report || report->size != sizeof *report) return env_fail(&db->e, SDB_INVALID, "set sdb_check_report.size before the call");
   *report = (sdb_check_report){.size = sizeof *report};
   if (!db->read_only && !atomic_load(&db->e.sync_failed)) { /* so that what is used on disk is what is reached now */
-    int rc = sdb_checkpoint(db);
+    rc = sdb_checkpoint(db);
     if (rc != SDB_OK) return rc;
   }
   mutex_lock(&db->work);
@@ -322,8 +324,8 @@ int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *
   c.live = mem_new(&db->e, c.logical_limit * sizeof *c.live);
   c.page = mem_alloc(&db->e, page_size(db->pager));
   c.chunk = mem_alloc(&db->e, SDB_CHUNK);
-  int rc = c.reached && c.known && c.live && c.page && c.chunk ? check_all(&c)
-                                                               : env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a check");
+  rc = c.reached && c.known && c.live && c.page && c.chunk ? check_all(&c)
+                                                           : env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a check");
   mem_free(&db->e, c.reached);
   mem_free(&db->e, c.known);
   mem_free(&db->e, c.live);

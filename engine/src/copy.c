@@ -13,9 +13,8 @@ int copy_options(env *e, const sdb_copy_options *given, sdb_copy_options *o) {
   if (!given) return SDB_OK;
   if (given->size != sizeof *o)
     return env_fail(e, SDB_INVALID, "copy options were not set with sdb_copy_options_init of this library");
-  const sdb_storage *s = given->storage;
-  if (s && (s->size != sizeof *s || s->version != SDB_STORAGE_VERSION))
-    return env_fail(e, SDB_INVALID, "the storage table has another version");
+  const char *wrong = given->storage ? storage_wrong(given->storage) : NULL;
+  if (wrong) return env_fail(e, SDB_INVALID, "%s", wrong);
   *o = *given;
   return SDB_OK;
 }

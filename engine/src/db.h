@@ -57,6 +57,7 @@ struct async {
 
 struct sdb {
   env e;
+  sdb_storage storage; /* the table given, as env uses it */
   sdb_options options;
   char *name;
   sdb_file *file;
@@ -133,6 +134,12 @@ struct sdb {
 
 /* --- document.c: finding and reading versions --------------------------------------------------------------------------------- */
 
+/* SDB_FORKED in a child of the process that opened the handle. Asked before anything else is touched there: locks may be held by
+ * threads that the child does not have, and the parent goes on changing the file. */
+static inline int handle_check(const sdb *db) {
+  return db->storage.inherited && db->storage.inherited(db->file) ? SDB_FORKED : SDB_OK;
+}
+/* The handle can be used, and the path is one. */
 int path_check(sdb *db, const void *path, size_t len);
 /* The document and table entry that a path leads to in a view. */
 int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document, table_entry *entry);

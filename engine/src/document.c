@@ -10,6 +10,8 @@
 #include "db.h"
 
 int path_check(sdb *db, const void *path, size_t len) {
+  int rc = handle_check(db);
+  if (rc != SDB_OK) return rc;
   if (path && len >= 1 && len <= SDB_MAX_PATH) return SDB_OK;
   return env_fail(&db->e, SDB_INVALID, "a path has 1 to %u bytes, not %zu", SDB_MAX_PATH, path ? len : 0);
 }

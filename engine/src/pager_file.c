@@ -155,7 +155,7 @@ int pager_create(env *e, sdb_file *file, const pager_config *config, const heade
 }
 
 static bool mapping_works(pager *p) {
-  if (!p->config.use_mmap || p->cipher) return false; /* what is encrypted cannot be used where it stands */
+  if (!p->config.use_mmap || !p->e->storage->map || p->cipher) return false; /* what is encrypted cannot be used where it stands */
   const void *probe = p->e->storage->map(p->file, 0, 1u << GROUP_BITS);
   if (!probe) return false;
   p->e->storage->unmap(p->file, probe, 1u << GROUP_BITS);

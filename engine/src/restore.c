@@ -42,7 +42,11 @@ int sdb_restore(const char *backup, const char *destination, const sdb_copy_opti
   int rc = copy_options(&e, options, &o);
   if (rc == SDB_OK && (!backup || !*backup || !destination || !*destination || (report && report->size != sizeof *report)))
     rc = env_fail(&e, SDB_INVALID, "restore needs the names of a backup and of a new database, and the report's size set");
-  if (rc == SDB_OK && o.storage) e.storage = o.storage;
+  sdb_storage calls;
+  if (rc == SDB_OK && o.storage) {
+    storage_adopt(&calls, o.storage);
+    e.storage = &calls;
+  }
   if (rc == SDB_OK) rc = copy_destination_free(&e, destination);
   if (rc == SDB_OK) rc = image_open_name(&e, backup, &im);
   if (rc == SDB_OK) {

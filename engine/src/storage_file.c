@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdio.h>
@@ -32,12 +31,14 @@
 #include <unistd.h>
 
 #include "sdb/storage.h"
+#include "sync.h"
 
 _Static_assert(sizeof(off_t) == 8, "file offsets need 64 bits");
 _Static_assert(alignof(max_align_t) >= 16, "storage.h promises memory aligned to 16 bytes");
 
 #define FILE_MODE 0644
 #define CREATE_ATTEMPTS 8
+#define MARK_BYTES 4096u
 
 typedef struct mapping {
   void *address;
@@ -46,16 +47,12 @@ typedef struct mapping {
 
 struct sdb_file {
   int fd;
-  pthread_mutex_t mutex; /* of the mappings */
-  mapping *mappings;     /* not unmapped yet */
+  pid_t owner;               /* who opened it */
+  const volatile char *mark; /* once locked: 1, and 0 in a process forked off later. NULL: the system has no such memory */
+  struct mutex mutex;        /* of the mappings */
+  mapping *mappings;         /* not unmapped yet */
   size_t mapping_count, mapping_cap;
 };
-
-typedef struct file_thread {
-  pthread_t id;
-  void (*run)(void *arg);
-  void *arg;
-} file_thread;
 
 static int code_of_errno(int error) {
   switch (error) {
@@ -139,10 +136,8 @@ static int file_open(void *ctx, const char *name, unsigned flags, sdb_file **fil
     code = SDB_NOT_A_DATABASE;
     goto fail_descriptor;
   }
-  if (pthread_mutex_init(&f->mutex, NULL) != 0) {
-    code = SDB_NO_MEMORY;
-    goto fail_descriptor;
-  }
+  mutex_init(&f->mutex);
+  f->owner = getpid();
   *file = f;
   return SDB_OK;
 
@@ -157,12 +152,30 @@ static void file_close(sdb_file *file) {
   if (file == NULL) return;
   for (size_t i = 0; i < file->mapping_count; i++) munmap(file->mappings[i].address, file->mappings[i].len);
   free(file->mappings);
-  pthread_mutex_destroy(&file->mutex);
+  if (file->mark) munmap((void *)(uintptr_t)file->mark, MARK_BYTES);
+  mutex_destroy(&file->mutex);
   close(file->fd);
   free(file);
 }
 
-static int file_lock(sdb_file *file, bool exclusive) { return lock_descriptor(file->fd, exclusive ? F_WRLCK : F_RDLCK); }
+/* Memory that a child process finds empty: looking at it costs nothing, while asking for the process's number is a system call. */
+static const volatile char *make_mark(void) {
+  char *mark = mmap(NULL, MARK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mark == MAP_FAILED) return NULL;
+  if (madvise(mark, MARK_BYTES, MADV_WIPEONFORK) != 0) {
+    munmap(mark, MARK_BYTES);
+    return NULL;
+  }
+  *mark = 1;
+  return mark;
+}
+
+static int file_lock(sdb_file *file, bool exclusive) {
+  if (!file->mark) file->mark = make_mark();
+  return lock_descriptor(file->fd, exclusive ? F_WRLCK : F_RDLCK);
+}
+
+static bool file_inherited(const sdb_file *file) { return file->mark ? *file->mark == 0 : getpid() != file->owner; }
 
 /* --- Contents ----------------------------------------------------------------------------------------------------------------- */
 
@@ -270,7 +283,7 @@ static bool reserve_mapping(sdb_file *file) {
 static const void *file_map(sdb_file *file, uint64_t offset, size_t len) {
   if (len == 0 || !offset_fits(offset, len)) return NULL;
   void *address = NULL;
-  pthread_mutex_lock(&file->mutex);
+  mutex_lock(&file->mutex);
   if (reserve_mapping(file)) {
     address = mmap(NULL, len, PROT_READ, MAP_SHARED, file->fd, (off_t)offset);
     if (address == MAP_FAILED) {
@@ -279,12 +292,12 @@ static const void *file_map(sdb_file *file, uint64_t offset, size_t len) {
       file->mappings[file->mapping_count++] = (mapping){address, len};
     }
   }
-  pthread_mutex_unlock(&file->mutex);
+  mutex_unlock(&file->mutex);
   return address;
 }
 
 static void file_unmap(sdb_file *file, const void *address, size_t len) {
-  pthread_mutex_lock(&file->mutex);
+  mutex_lock(&file->mutex);
   for (size_t i = 0; i < file->mapping_count; i++) {
     if (file->mappings[i].address == address && file->mappings[i].len == len) {
       munmap(file->mappings[i].address, len);
@@ -292,7 +305,7 @@ static void file_unmap(sdb_file *file, const void *address, size_t len) {
       break;
     }
   }
-  pthread_mutex_unlock(&file->mutex);
+  mutex_unlock(&file->mutex);
 }
 
 /* --- Names -------------------------------------------------------------------------------------------------------------------- */
@@ -368,6 +381,13 @@ static void *file_realloc(void *ctx, void *p, size_t len) {
 
 /* --- Threads ------------------------------------------------------------------------------------------------------------------ */
 
+#if SDB_THREADS
+typedef struct file_thread {
+  pthread_t id;
+  void (*run)(void *arg);
+  void *arg;
+} file_thread;
+
 static void *thread_main(void *arg) {
   file_thread *thread = arg;
   thread->run(thread->arg);
@@ -400,6 +420,7 @@ static void file_thread_join(void *ctx, void *thread) {
   pthread_join(t->id, NULL);
   free(t);
 }
+#endif
 
 /* The folder's own name, and behind it the last part of `name`: for files that do not exist yet. */
 static char *resolve_absent(const char *name) {
@@ -452,11 +473,14 @@ static const sdb_storage file_table = {
     .monotonic_us = file_monotonic_us,
     .random = file_random,
     .realloc = file_realloc,
+#if SDB_THREADS
     .thread_start = file_thread_start,
     .thread_join = file_thread_join,
+#endif
 #ifdef SYNC_FILE_RANGE_WRITE
     .write_back = file_write_back,
 #endif
+    .inherited = file_inherited,
 };
 
 const sdb_storage *sdb_storage_file(void) { return &file_table; }

@@ -12,11 +12,11 @@
  * Order of locks: the set's, then a node's.
  */
 #define _GNU_SOURCE
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdb/storage.h"
+#include "sync.h"
 
 #define BLOCK 65536u
 
@@ -28,7 +28,7 @@ typedef struct memory_node {
   size_t handles;      /* open; the set's mutex guards it */
   size_t shared_locks; /* holders; the set's mutex guards both */
   bool exclusive_lock;
-  pthread_rwlock_t lock; /* guards what follows */
+  struct shared lock; /* guards what follows */
   uint64_t size;
   uint8_t **blocks;   /* NULL: a hole */
   size_t block_count; /* beyond it there are only holes */
@@ -45,7 +45,7 @@ struct sdb_file {
 
 struct memory_set {
   sdb_storage table;
-  pthread_mutex_t mutex;
+  struct mutex mutex;
   memory_node *nodes;
 };
 
@@ -61,7 +61,7 @@ static void free_blocks(memory_node *node, size_t from) {
 static void free_node(memory_node *node) {
   free_blocks(node, 0);
   free(node->blocks);
-  pthread_rwlock_destroy(&node->lock);
+  shared_destroy(&node->lock);
   free(node->name);
   free(node);
 }
@@ -77,11 +77,11 @@ static memory_node *add_node(memory_set *set, const char *name) {
   memory_node *node = calloc(1, sizeof *node);
   if (node == NULL) return NULL;
   node->name = strdup(name);
-  if (node->name == NULL || pthread_rwlock_init(&node->lock, NULL) != 0) {
-    free(node->name);
+  if (node->name == NULL) {
     free(node);
     return NULL;
   }
+  shared_init(&node->lock);
   node->next = set->nodes;
   set->nodes = node;
   return node;
@@ -155,10 +155,10 @@ static int attach(memory_set *set, const char *name, unsigned flags, sdb_file *f
   if (flags == SDB_OPEN_CREATE) {
     int code = take_lock(file, LOCK_EXCLUSIVE);
     if (code != SDB_OK) return code;
-    pthread_rwlock_wrlock(&node->lock);
+    shared_write(&node->lock);
     free_blocks(node, 0);
     node->size = 0;
-    pthread_rwlock_unlock(&node->lock);
+    shared_unlock(&node->lock);
   }
   node->handles++;
   return SDB_OK;
@@ -168,9 +168,9 @@ static int memory_open(void *ctx, const char *name, unsigned flags, sdb_file **f
   memory_set *set = ctx;
   sdb_file *f = malloc(sizeof *f);
   if (f == NULL) return SDB_NO_MEMORY;
-  pthread_mutex_lock(&set->mutex);
+  mutex_lock(&set->mutex);
   int code = attach(set, name, flags, f);
-  pthread_mutex_unlock(&set->mutex);
+  mutex_unlock(&set->mutex);
   if (code != SDB_OK) {
     free(f);
     return code;
@@ -182,19 +182,19 @@ static int memory_open(void *ctx, const char *name, unsigned flags, sdb_file **f
 static void memory_close(sdb_file *file) {
   if (file == NULL) return;
   memory_set *set = file->set;
-  pthread_mutex_lock(&set->mutex);
+  mutex_lock(&set->mutex);
   take_lock(file, LOCK_NONE);
   file->node->handles--;
   drop_node_if_unused(set, file->node);
-  pthread_mutex_unlock(&set->mutex);
+  mutex_unlock(&set->mutex);
   free(file);
 }
 
 static int memory_lock(sdb_file *file, bool exclusive) {
   if (exclusive && !file->writable) return SDB_INVALID;
-  pthread_mutex_lock(&file->set->mutex);
+  mutex_lock(&file->set->mutex);
   int code = take_lock(file, exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED);
-  pthread_mutex_unlock(&file->set->mutex);
+  mutex_unlock(&file->set->mutex);
   return code;
 }
 
@@ -218,10 +218,10 @@ static void copy_out(const memory_node *node, uint64_t offset, uint8_t *p, size_
 
 static int memory_read(sdb_file *file, uint64_t offset, void *buf, size_t len) {
   memory_node *node = file->node;
-  pthread_rwlock_rdlock(&node->lock);
+  shared_read(&node->lock);
   int code = offset <= node->size && len <= node->size - offset ? SDB_OK : SDB_IO;
   if (code == SDB_OK) copy_out(node, offset, buf, len);
-  pthread_rwlock_unlock(&node->lock);
+  shared_unlock(&node->lock);
   return code;
 }
 
@@ -242,9 +242,9 @@ static int copy_in(memory_node *node, uint64_t offset, const uint8_t *p, size_t 
 static int memory_write(sdb_file *file, uint64_t offset, const void *buf, size_t len) {
   if (!file->writable) return SDB_IO;
   if (offset > INT64_MAX || len > INT64_MAX - offset) return SDB_FULL;
-  pthread_rwlock_wrlock(&file->node->lock);
+  shared_write(&file->node->lock);
   int code = copy_in(file->node, offset, buf, len);
-  pthread_rwlock_unlock(&file->node->lock);
+  shared_unlock(&file->node->lock);
   return code;
 }
 
@@ -255,9 +255,9 @@ static int memory_sync(sdb_file *file) {
 }
 
 static int memory_get_size(sdb_file *file, uint64_t *size) {
-  pthread_rwlock_rdlock(&file->node->lock);
+  shared_read(&file->node->lock);
   *size = file->node->size;
-  pthread_rwlock_unlock(&file->node->lock);
+  shared_unlock(&file->node->lock);
   return SDB_OK;
 }
 
@@ -265,10 +265,10 @@ static int memory_set_size(sdb_file *file, uint64_t size) {
   memory_node *node = file->node;
   if (!file->writable) return SDB_IO;
   if (size > INT64_MAX) return SDB_FULL;
-  pthread_rwlock_wrlock(&node->lock);
+  shared_write(&node->lock);
   if (size < node->size) clear_range(node, size, node->size);
   node->size = size;
-  pthread_rwlock_unlock(&node->lock);
+  shared_unlock(&node->lock);
   return SDB_OK;
 }
 
@@ -277,32 +277,25 @@ static int memory_allocate(sdb_file *file, uint64_t size) {
   if (!file->writable) return SDB_IO;
   if (size > INT64_MAX) return SDB_FULL;
   int code = SDB_OK;
-  pthread_rwlock_wrlock(&node->lock);
+  shared_write(&node->lock);
   if (size > node->size) {
     for (uint64_t i = node->size / BLOCK; i <= (size - 1) / BLOCK && code == SDB_OK; i++) {
       if (!fill_block(node, (size_t)i)) code = SDB_FULL;
     }
     if (code == SDB_OK) node->size = size;
   }
-  pthread_rwlock_unlock(&node->lock);
+  shared_unlock(&node->lock);
   return code;
 }
 
 static int memory_punch(sdb_file *file, uint64_t offset, uint64_t len) {
   memory_node *node = file->node;
   if (!file->writable) return SDB_IO;
-  pthread_rwlock_wrlock(&node->lock);
+  shared_write(&node->lock);
   if (offset < node->size) clear_range(node, offset, len < node->size - offset ? offset + len : node->size);
-  pthread_rwlock_unlock(&node->lock);
+  shared_unlock(&node->lock);
   return SDB_OK;
 }
-
-static const void *memory_map(sdb_file *file, uint64_t offset, size_t len) {
-  (void)file, (void)offset, (void)len;
-  return NULL;
-}
-
-static void memory_unmap(sdb_file *file, const void *address, size_t len) { (void)file, (void)address, (void)len; }
 
 /* --- Names -------------------------------------------------------------------------------------------------------------------- */
 
@@ -310,7 +303,7 @@ static int memory_rename(void *ctx, const char *from, const char *to) {
   memory_set *set = ctx;
   char *name = strdup(to);
   if (name == NULL) return SDB_NO_MEMORY;
-  pthread_mutex_lock(&set->mutex);
+  mutex_lock(&set->mutex);
   memory_node *node = find_node(set, from), *replaced = find_node(set, to);
   if (node != NULL && node != replaced) {
     if (replaced != NULL) unname_node(set, replaced);
@@ -318,17 +311,17 @@ static int memory_rename(void *ctx, const char *from, const char *to) {
     node->name = name;
     name = old_name;
   }
-  pthread_mutex_unlock(&set->mutex);
+  mutex_unlock(&set->mutex);
   free(name);
   return node != NULL ? SDB_OK : SDB_NOT_FOUND;
 }
 
 static int memory_remove(void *ctx, const char *name) {
   memory_set *set = ctx;
-  pthread_mutex_lock(&set->mutex);
+  mutex_lock(&set->mutex);
   memory_node *node = find_node(set, name);
   if (node != NULL) unname_node(set, node);
-  pthread_mutex_unlock(&set->mutex);
+  mutex_unlock(&set->mutex);
   return node != NULL ? SDB_OK : SDB_NOT_FOUND;
 }
 
@@ -342,30 +335,31 @@ static int memory_sync_dir(void *ctx, const char *name) {
 sdb_storage *sdb_storage_memory_new(void) {
   memory_set *set = calloc(1, sizeof *set);
   if (set == NULL) return NULL;
-  if (pthread_mutex_init(&set->mutex, NULL) != 0) {
-    free(set);
-    return NULL;
-  }
-  sdb_storage *table = &set->table;
-  *table = *sdb_storage_file();
-  table->ctx = set;
-  table->open = memory_open;
-  table->close = memory_close;
-  table->lock = memory_lock;
-  table->read = memory_read;
-  table->write = memory_write;
-  table->sync = memory_sync;
-  table->get_size = memory_get_size;
-  table->set_size = memory_set_size;
-  table->allocate = memory_allocate;
-  table->punch = memory_punch;
-  table->map = memory_map;
-  table->unmap = memory_unmap;
-  table->rename = memory_rename;
-  table->remove = memory_remove;
-  table->sync_dir = memory_sync_dir;
-  table->resolve = NULL; /* names are names here, not paths into folders */
-  return table;
+  mutex_init(&set->mutex);
+  const sdb_storage *system = sdb_storage_file();
+  set->table = (sdb_storage){.size = sizeof set->table,
+                             .version = SDB_STORAGE_VERSION,
+                             .ctx = set,
+                             .open = memory_open,
+                             .close = memory_close,
+                             .lock = memory_lock,
+                             .read = memory_read,
+                             .write = memory_write,
+                             .sync = memory_sync,
+                             .get_size = memory_get_size,
+                             .set_size = memory_set_size,
+                             .allocate = memory_allocate,
+                             .punch = memory_punch,
+                             .rename = memory_rename,
+                             .remove = memory_remove,
+                             .sync_dir = memory_sync_dir,
+                             .now_ms = system->now_ms,
+                             .monotonic_us = system->monotonic_us,
+                             .random = system->random,
+                             .realloc = system->realloc,
+                             .thread_start = system->thread_start,
+                             .thread_join = system->thread_join};
+  return &set->table;
 }
 
 void sdb_storage_memory_free(sdb_storage *storage) {
@@ -376,6 +370,6 @@ void sdb_storage_memory_free(sdb_storage *storage) {
     free_node(set->nodes);
     set->nodes = next;
   }
-  pthread_mutex_destroy(&set->mutex);
+  mutex_destroy(&set->mutex);
   free(set);
 }

@@ -35,6 +35,16 @@ static inline void mutex_lock(struct mutex *m) { pthread_mutex_lock(&m->m); }
 static inline bool mutex_try(struct mutex *m) { return pthread_mutex_trylock(&m->m) == 0; }
 static inline void mutex_unlock(struct mutex *m) { pthread_mutex_unlock(&m->m); }
 
+/* A lock that many readers hold at once, or one writer. */
+struct shared {
+  pthread_rwlock_t l;
+};
+static inline void shared_init(struct shared *s) { pthread_rwlock_init(&s->l, NULL); }
+static inline void shared_destroy(struct shared *s) { pthread_rwlock_destroy(&s->l); }
+static inline void shared_read(struct shared *s) { pthread_rwlock_rdlock(&s->l); }
+static inline void shared_write(struct shared *s) { pthread_rwlock_wrlock(&s->l); }
+static inline void shared_unlock(struct shared *s) { pthread_rwlock_unlock(&s->l); }
+
 static inline void cond_init(struct cond *c) {
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
@@ -105,6 +115,14 @@ struct cond {
 struct gate {
   char none;
 };
+struct shared {
+  char none;
+};
+static inline void shared_init(struct shared *s) { (void)s; }
+static inline void shared_destroy(struct shared *s) { (void)s; }
+static inline void shared_read(struct shared *s) { (void)s; }
+static inline void shared_write(struct shared *s) { (void)s; }
+static inline void shared_unlock(struct shared *s) { (void)s; }
 static inline void gate_init(struct gate *g) { (void)g; }
 static inline void gate_destroy(struct gate *g) { (void)g; }
 static inline unsigned gate_turn(struct gate *g) { return (void)g, 0; }

@@ -164,9 +164,13 @@ int sdb_verify(const char *name, const sdb_options *options, void (*problem)(voi
   sdb_options_init(&o);
   if (options && options->size != sizeof o) return SDB_INVALID;
   if (options) o = *options;
-  env e = {.storage = o.storage ? o.storage : sdb_storage_file()};
+  sdb_storage calls;
+  const char *wrong = o.storage ? storage_wrong(o.storage) : NULL;
+  storage_adopt(&calls, o.storage && !wrong ? o.storage : sdb_storage_file());
+  env e = {.storage = &calls};
   mutex_init(&e.message_lock);
-  int rc = name && *name && (!report || report->size == sizeof *report)
+  int rc = wrong ? env_fail(&e, SDB_INVALID, "%s", wrong)
+           : name && *name && (!report || report->size == sizeof *report)
                ? verify(&e, name, &o, problem, user, &own)
                : env_fail(&e, SDB_INVALID, "verify needs a name, and the report's size set");
   if (rc == SDB_OK && report) *report = own;

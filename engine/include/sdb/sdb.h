@@ -12,8 +12,11 @@
  *     sdb_close(db);
  *
  * Caveats, first:
- *   - A handle does not survive fork(): the child must not touch it.
- *   - One handle per database file and process; a second open answers SDB_LOCKED.
+ *   - A handle does not survive fork(). In the child every call answers SDB_FORKED and touches nothing (calls that give nothing
+ * back do nothing), and sdb_close() lets go of the file alone, so that its lock does not outlive the parent's handle. A child that
+ *     wants the database opens it anew, when the parent has closed it.
+ *   - One handle per database file, in this process as in others: a second open answers SDB_LOCKED, by whatever name. Handles that
+ *     only read may stand beside each other.
  *   - SDB_NONE may lose every commit since the last flush or checkpoint in a crash, SDB_BUFFERED those of the last
  *     `buffered_interval_ms`. Neither loses order: what survives is the state at some moment, whole.
  *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open
@@ -81,7 +84,8 @@ extern "C" {
   X(SDB_BUSY, -21, "too many requests are waiting; try again when some are answered")                                              \
   X(SDB_WRONG_KEY, -22, "the key and the database do not belong together")                                                         \
   X(SDB_MORE, -23, "the budget of paths to examine is used up; there may be more")                                                 \
-  X(SDB_BUILDING, -24, "the suffix index is being built; ask again later")
+  X(SDB_BUILDING, -24, "the suffix index is being built; ask again later")                                                         \
+  X(SDB_FORKED, -25, "the handle was opened by the parent process; open the database in this one")
 
 enum {
 #define SDB_X(name, value, text) name = value,

@@ -5,9 +5,13 @@
  * The library brings three tables: files of the operating system, memory, and (in the tests) a simulated device that fails, tears,
  * drops and reorders. An embedder may bring another one: fill in every member, set `size` and `version`, hand it to sdb_open().
  *
+ * Editions: a table says its `size` and `version`. The version changes when a member changes its meaning; members are only added at
+ * the end, may be NULL, and count as NULL in a table that is too short to have them. A table of a later edition is used as far as
+ * it is known. docs/storage.md says more about each member, and what a device must promise.
+ *
  * Thread rule: with `thread_start` set, every function may be called from several threads at once, on one file too.
  * Errors: every `int` function returns SDB_OK or one of the codes it names (sdb.h). A table never aborts.
- * Lifetime: the table and its `ctx` must outlive every database opened with it; both are the caller's.
+ * Lifetime: sdb_open() copies the table; its `ctx` must outlive every database opened with it. Both are the caller's.
  */
 #ifndef SDB_STORAGE_H
 #define SDB_STORAGE_H
@@ -59,7 +63,8 @@ typedef struct sdb_storage {
   /* Gives the range back to the device; it reads as zeros or as before. May do nothing. */
   int (*punch)(sdb_file *file, uint64_t offset, uint64_t len);
   /* Returns an address where [offset, offset + len) of the file can be read until close, showing later writes, valid also where the
-   * file does not reach yet (reading there is the caller's fault). NULL when the table has no mapping: the engine reads then. */
+   * file does not reach yet (reading there is the caller's fault). NULL: not possible. Both members NULL: the table has no mapping,
+   * and the engine reads. */
   const void *(*map)(sdb_file *file, uint64_t offset, size_t len);
   void (*unmap)(sdb_file *file, const void *address, size_t len);
 
@@ -91,10 +96,16 @@ typedef struct sdb_storage {
   /* Waits for its end and releases it. */
   void (*thread_join)(void *ctx, void *thread);
 
+  /* Since version 1, but a table may leave them out: NULL. */
+
   /* Pace of large writes. Begins to bring to the device what was written in the range, so that a later sync finds little to do;
    * with `wait` it returns when that is done. Promises nothing: only `sync` makes durable. SDB_IO counts as a failed sync. NULL:
    * the engine syncs every 2 MB instead. */
   int (*write_back)(sdb_file *file, uint64_t offset, uint64_t len, bool wait);
+
+  /* true when the file was opened by another process, that is, in a child after fork(). Asked at the beginning of every call of a
+   * database, so it must be fast. NULL: never, as in memory that the child has a copy of. */
+  bool (*inherited)(const sdb_file *file);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

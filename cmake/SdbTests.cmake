@@ -4,7 +4,8 @@
 #   sdb_test(NAME [SOURCES ...] [LIBRARIES ...] [LABELS ...] [TIMEOUT s] [ARGS ...])
 #       a program linked with Check, run by CTest under NAME
 #   sdb_tests_in_folder(PART [LIBRARIES ...] [TIMEOUT s])
-#       every test_*.c of the folder as a program PART.*, labelled PART, and `concurrent` when its name says so
+#       every test_*.c of the folder as a program PART.*, labelled PART, and `concurrent` when its name says so; such a test is left
+#       out when the engine is built without threads
 
 function(sdb_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ARGS")
@@ -24,6 +25,9 @@ function(sdb_tests_in_folder part)
     get_filename_component(stem ${source} NAME_WE)
     string(REGEX REPLACE "^test_" "" stem ${stem})
     set(labels ${part})
+    if(stem MATCHES "concurrent" AND NOT SDB_THREADS)
+      continue()
+    endif()
     if(stem MATCHES "concurrent")
       list(APPEND labels concurrent)
     endif()

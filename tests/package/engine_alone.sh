@@ -15,6 +15,11 @@ if ldd "$library/libsdb.so" | grep -q isal; then
   echo 'the engine still needs ISA-L'
   exit 1
 fi
+# Without threads nothing of the system's is called that has to do with them. What is undefined in the library is what it calls.
+if nm -D --undefined-only "$library/libsdb.so" | grep -E ' U (pthread_|sched_|thrd_|mtx_|cnd_|sem_|syscall|clone)'; then
+  echo 'the engine built without threads calls the functions above'
+  exit 1
+fi
 awk '/^```c$/ { on = 1; next } /^```/ { if (on) exit } on' "$top/README.md" >"$work/first.c"
 cd "$work"
 "$compiler" -std=c17 -o first first.c "-I$work/prefix/include" "-L$library" -lsdb "-Wl,-rpath,$library"

@@ -576,6 +576,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->pins = ps.pins;
   s->oldest_pin_sequence = ps.oldest_sequence;
   s->oldest_pin_ms = ps.oldest_us / 1000;
+  s->pinned_bytes = ps.pinned_pages * s->page_size;
   s->checkpoints = atomic_load(&db->n.checkpoints);
   s->checkpoint_ms = atomic_load(&db->checkpoint_ms);
   s->puts = atomic_load(&db->n.puts);

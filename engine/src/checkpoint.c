@@ -58,7 +58,7 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
   pager_unlock(p);
   rc = frames_write(p, frames, r.count, r.start);
   pager_lock(p);
-  uint64_t oldest = pins_oldest(p);
+  uint64_t oldest = unpinned_oldest(p);
   for (uint32_t i = 0; i < r.count; i++) {
     frames[i]->writing = false;
     if (rc == SDB_OK) {
@@ -87,7 +87,7 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
   int rc = SDB_OK;
   pager_lock(p);
   frames_reclaim(p);
-  if (p->settling.first) frames_settle_all(p);
+  if (p->settling.first || p->held.first) frames_settle_all(p);
   if (p->dirty_count > p->config.cache_pages / 2) {
     uint64_t published = pager_published(p);
     for (int pass = 0; pass < 2 && count < limit; pass++) { /* full heap pages never change again; then the oldest */
@@ -140,7 +140,7 @@ static int step_pages(pager *p, unsigned budget) {
   while (cp->to_write.first && count < limit) {
     struct frame *f = cp->to_write.first;
     list_remove(&cp->to_write, f);
-    bool superseded = f->newer && f->newer->version <= cp->version;
+    bool superseded = f->newer && f->superseded <= cp->version;
     if (!superseded && f->kind != PAGE_FREE) {
       chosen[count++] = f;
       continue;
@@ -193,7 +193,7 @@ static uint64_t word_at(const pager *p, const struct map_chunk *c, uint32_t slot
   if (!word_is_place(w)) {
     const struct frame *f = frame_of(w);
     *later |= f->version > p->cp.version;
-    while (f && f->version > p->cp.version) f = f->older;
+    while (f && f->version > p->cp.version) f = atomic_load(&f->older);
     if (!f || f->kind == PAGE_FREE) return 0;
     assert(f->place); /* step 1 wrote it */
     place = f->place;
@@ -442,6 +442,7 @@ void pager_checkpoint_end(pager *p, bool ok) {
   else checkpoint_forget(p);
   p->cp.to_write = (struct frame_list){0};
   p->cp.active = false;
+  frames_look_again(p, p->cp.version);
   space_fold(p);
   frames_reclaim(p);
   frames_settle_all(p);

@@ -107,8 +107,19 @@ void pager_unpin(pager *p, uint64_t view) {
   if (--p->pins[i].count == 0) {
     memmove(p->pins + i, p->pins + i + 1, (p->pin_count - i - 1) * sizeof *p->pins);
     p->pin_count--;
+    if (view < p->reclaim_from) p->reclaim_from = view;
   }
   mutex_unlock(&p->pin_lock);
+}
+
+uint64_t unpinned_oldest(pager *p) {
+  uint64_t oldest = atomic_load(&p->published);
+  for (unsigned i = 0; i < READER_SLOTS; i++) {
+    if (!atomic_load(&p->readers[i].epoch)) continue;
+    uint64_t floor = atomic_load(&p->readers[i].floor);
+    if (floor < oldest) oldest = floor;
+  }
+  return oldest;
 }
 
 uint64_t pins_oldest(pager *p) {
@@ -117,12 +128,8 @@ uint64_t pins_oldest(pager *p) {
   if (p->pin_count > 0 && p->pins[0].view < oldest) oldest = p->pins[0].view;
   mutex_unlock(&p->pin_lock);
   if (p->cp.active && p->cp.version < oldest) oldest = p->cp.version;
-  for (unsigned i = 0; i < READER_SLOTS; i++) {
-    if (!atomic_load(&p->readers[i].epoch)) continue;
-    uint64_t floor = atomic_load(&p->readers[i].floor);
-    if (floor < oldest) oldest = floor;
-  }
-  return oldest;
+  uint64_t unpinned = unpinned_oldest(p);
+  return unpinned < oldest ? unpinned : oldest;
 }
 
 /* --- Frames ------------------------------------------------------------------------------------------------------------------- */
@@ -226,18 +233,45 @@ void frame_dirty_remove(pager *p, struct frame *f) {
   p->dirty_count--;
 }
 
-/* A frame that is on disk, or a freed page, and that no view looks behind any more becomes a plain word (a cached frame without
- * mapping). Else it waits in the settling list. */
+/* The oldest pinned view; all ones: none. */
+static uint64_t pinned_first(pager *p) {
+  mutex_lock(&p->pin_lock);
+  uint64_t view = p->pin_count ? p->pins[0].view : UINT64_MAX;
+  mutex_unlock(&p->pin_lock);
+  return view;
+}
+
+/* The bytes of a frame that stands in the file but cannot become a word yet: they are read there from now on, so that a view that
+ * stays pinned for long does not keep in memory what is written meanwhile. */
+static void frame_shed(pager *p, struct frame *f) {
+  if (!atomic_load(&f->data) || !f->place || f->kind == PAGE_FREE) return;
+  struct frame *carrier = mem_new(p->e, sizeof *carrier);
+  if (!carrier) return;
+  atomic_init(&carrier->data, atomic_exchange(&f->data, NULL));
+  frame_retire(p, carrier); /* readers inside may still be at the bytes */
+}
+
+/* A frame that is on disk, or a freed page, and behind which no view looks any more becomes a plain word (a cached frame without
+ * mapping). If a pin needs what is behind it, the end of that pin brings it here again; else it waits in the settling list. */
 void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
   struct map_chunk *c;
   uint32_t slot;
   bool head = map_get(p, f->number, &c, &slot) == SDB_OK && atomic_load(&c->word[slot]) == word_frame(f);
   if (!head) return; /* superseded: the list of old frames takes care of it */
   bool freed = f->kind == PAGE_FREE;
-  bool final = !f->has_older && f->version <= oldest && (!freed || f->version <= p->checkpoint_version);
-  if (!final) {
+  if (atomic_load(&f->older)) {
+    frame_shed(p, f);
+    return;
+  }
+  if (f->version > oldest || (freed && f->version > p->checkpoint_version)) {
     f->settling = true;
     list_push(&p->settling, f);
+    return;
+  }
+  if (f->version > pinned_first(p)) {
+    frame_shed(p, f);
+    f->held = true;
+    list_push(&p->held, f);
     return;
   }
   if (freed) {
@@ -246,49 +280,112 @@ void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
     if (f->number < p->number_hint) p->number_hint = f->number;
   } else if (p->mapped) {
     atomic_store(&c->word[slot], word_place(f->place, f->kind));
-  } else {
+  } else if (atomic_load(&f->data)) {
     mutex_lock(&p->ring_lock);
     ring_add(p, f);
     mutex_unlock(&p->ring_lock);
     return;
+  } else {
+    atomic_store(&c->word[slot], word_place(f->place, f->kind));
   }
   frame_retire(p, f);
 }
 
-void frames_settle_all(pager *p) {
-  struct frame_list list = p->settling;
-  uint64_t oldest = pins_oldest(p);
-  p->settling = (struct frame_list){0};
+static void settle_list(pager *p, struct frame_list *l, uint64_t oldest) {
+  struct frame_list list = *l;
+  *l = (struct frame_list){0};
   while (list.first) {
     struct frame *f = list.first;
     list_remove(&list, f);
-    f->settling = false;
+    f->settling = f->held = false;
     frame_settle(p, f, oldest);
   }
+}
+
+void frames_settle_all(pager *p) {
+  uint64_t oldest = unpinned_oldest(p), pinned = pinned_first(p);
+  settle_list(p, &p->settling, oldest);
+  if (p->held_for != pinned) settle_list(p, &p->held, oldest);
+  p->held_for = pinned;
   if (!p->mapped) ring_evict(p);
 }
 
-/* Superseded frames that no view can reach any more. Their places are free once no header slot names them. */
+void frames_look_again(pager *p, uint64_t view) {
+  mutex_lock(&p->pin_lock);
+  if (view < p->reclaim_from) p->reclaim_from = view;
+  mutex_unlock(&p->pin_lock);
+}
+
+/* Does a pin, or the checkpoint, stand where only this superseded frame is to be read? Under pin_lock. */
+static bool frame_needed(const pager *p, const struct frame *f) {
+  if (p->cp.active && f->version <= p->cp.version && p->cp.version < f->superseded) return true;
+  size_t low = 0, high = p->pin_count;
+  while (low < high) { /* the first pin not below the frame's version */
+    size_t middle = low + (high - low) / 2;
+    if (p->pins[middle].view < f->version) low = middle + 1;
+    else high = middle;
+  }
+  return low < p->pin_count && p->pins[low].view < f->superseded;
+}
+
+/* Out of the list and out of the chain of its page. */
+static void frame_unlink(pager *p, struct frame *f) {
+  struct frame *older = atomic_load(&f->older);
+  if (f->old_prev) f->old_prev->old_next = f->old_next;
+  else p->old_first = f->old_next;
+  if (f->old_next) f->old_next->old_prev = f->old_prev;
+  else p->old_last = f->old_prev;
+  p->old_count--;
+  atomic_store(&f->newer->older, older);
+  if (older) older->newer = f->newer;
+}
+
+static void frame_forget(pager *p, struct frame *f) {
+  struct frame *newer = f->newer;
+  if (f->dirty) {
+    list_remove(f->version <= p->floor && p->cp.active ? &p->cp.to_write : &p->dirty, f);
+    f->dirty = false;
+    p->dirty_count--;
+  }
+  if (f->in_ring) {
+    mutex_lock(&p->ring_lock);
+    ring_remove(p, f);
+    mutex_unlock(&p->ring_lock);
+  }
+  if (f->place) space_release_page(p, f->place, f->superseded);
+  frame_retire(p, f);
+  bool waited = !newer->newer && !newer->dirty && !newer->writing && !newer->settling && !newer->held && !newer->in_ring;
+  if (!waited || atomic_load(&newer->older)) return;
+  newer->settling = true;
+  list_push(&p->settling, newer);
+}
+
+/* Superseded frames that no view can read: those between two pins as well, so that a view that stays pinned for long keeps of each
+ * page what it sees and no more. Their places are free once no header slot names them. From the newest on down to where the last
+ * look ended, or to the oldest view that was unpinned since. */
 void frames_reclaim(pager *p) {
-  if (!p->old_first) return;
-  uint64_t bound = pins_oldest(p);
-  while (p->old_first && p->old_first->newer->version <= bound && !p->old_first->writing) {
-    struct frame *f = p->old_first;
-    p->old_first = f->old_next;
-    if (!p->old_first) p->old_last = NULL;
-    f->newer->has_older = false;
-    if (f->dirty) {
-      list_remove(f->version <= p->floor && p->cp.active ? &p->cp.to_write : &p->dirty, f);
-      f->dirty = false;
-      p->dirty_count--;
+  struct frame *gone = NULL, *f = p->old_last, *before;
+  if (!f) return;
+  uint64_t bound = unpinned_oldest(p);
+  mutex_lock(&p->pin_lock);
+  uint64_t from = p->reclaim_from;
+  p->reclaim_from = bound;
+  for (; f && f->superseded > from; f = before) {
+    before = f->old_prev;
+    if (f->superseded > bound || frame_needed(p, f)) continue;
+    if (f->writing) {
+      if (f->superseded <= p->reclaim_from) p->reclaim_from = f->superseded - 1;
+      continue;
     }
-    if (f->in_ring) {
-      mutex_lock(&p->ring_lock);
-      ring_remove(p, f);
-      mutex_unlock(&p->ring_lock);
-    }
-    if (f->place) space_release_page(p, f->place, f->newer->version);
-    frame_retire(p, f);
+    frame_unlink(p, f);
+    f->old_next = gone;
+    gone = f;
+  }
+  mutex_unlock(&p->pin_lock);
+  while (gone) {
+    f = gone;
+    gone = f->old_next;
+    frame_forget(p, f);
   }
 }
 
@@ -368,6 +465,16 @@ static int load_base(pager *p, struct frame *f, const uint8_t **page) {
   uint8_t *buf = mem_alloc(p->e, p->g.page_size), *none = NULL;
   if (!buf) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
   int rc = read_place(p, f->number, f->place, f->kind, buf);
+  struct frame *carrier = NULL;
+  if (rc == SDB_OK && atomic_load_explicit(&p->frames_held, memory_order_relaxed) > p->config.cache_pages)
+    carrier = mem_new(p->e, sizeof *carrier);
+  if (carrier) { /* the cache is full, and what a pin holds is not evicted: good for this stay only */
+    atomic_init(&carrier->data, buf);
+    atomic_fetch_add_explicit(&p->frames_held, 1, memory_order_relaxed);
+    frame_retire(p, carrier);
+    *page = buf;
+    return SDB_OK;
+  }
   if (rc != SDB_OK || !atomic_compare_exchange_strong(&f->data, &none, buf)) {
     mem_free(p->e, buf);
     if (rc == SDB_OK) *page = none;
@@ -379,7 +486,7 @@ static int load_base(pager *p, struct frame *f, const uint8_t **page) {
 }
 
 static int read_frame(pager *p, uint64_t view, struct frame *f, const uint8_t **page) {
-  while (f && f->version > view) f = f->older;
+  while (f && f->version > view) f = atomic_load_explicit(&f->older, memory_order_acquire);
   if (!f || f->kind == PAGE_FREE) return SDB_NOT_FOUND;
   const uint8_t *data = atomic_load_explicit(&f->data, memory_order_acquire);
   if (data) {
@@ -414,12 +521,16 @@ int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
 
 static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
   if (old->settling) list_remove(&p->settling, old);
-  old->settling = false;
+  if (old->held) list_remove(&p->held, old);
+  old->settling = old->held = false;
   old->newer = f;
+  old->superseded = f->version;
   old->old_next = NULL;
+  old->old_prev = p->old_last;
   if (p->old_last) p->old_last->old_next = old;
   else p->old_first = old;
   p->old_last = old;
+  p->old_count++;
 }
 
 static void frame_make_dirty(pager *p, struct frame *f, struct map_chunk *c) {
@@ -451,8 +562,7 @@ static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t 
       base->kind = kind_of(w);
       old = base;
     }
-    f->older = old; /* readers may meet the frame as soon as it is in the word */
-    f->has_older = true;
+    atomic_store(&f->older, old); /* readers may meet the frame as soon as it is in the word */
     if (!atomic_compare_exchange_strong(&c->word[slot], &w, word_frame(f))) continue; /* an eviction came between */
     if (old != base) mem_free(p->e, base);
     mutex_lock(&p->ring_lock);

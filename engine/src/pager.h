@@ -170,6 +170,7 @@ const geometry *pager_geometry(const pager *p);
 typedef struct pager_stats {
   uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, logical_pages;
   uint64_t pins, oldest_sequence, oldest_us; /* the oldest pin: last commit in its view, time since it was pinned; 0: none */
+  uint64_t pinned_pages;                     /* versions of pages, and freed pages, that only pins keep */
 } pager_stats;
 void pager_get_stats(pager *p, pager_stats *s);
 

@@ -54,7 +54,7 @@ static void group_drop(pager *p, uint32_t index) {
       uint64_t w = atomic_load(&c->word[k]);
       struct frame *f = w == 0 || word_is_place(w) ? NULL : frame_of(w);
       while (f) {
-        struct frame *older = f->has_older ? f->older : NULL;
+        struct frame *older = atomic_load(&f->older);
         mem_free(p->e, atomic_load(&f->data));
         mem_free(p->e, f);
         f = older;
@@ -90,6 +90,7 @@ void pager_close(pager *p) {
   mem_free(p->e, p->stage);
   mem_free(p->e, p->pins);
   mem_free(p->e, p->limbo.items);
+  mem_free(p->e, p->spent.items);
   mem_free(p->e, p->cooling.items);
   mem_free(p->e, p->deltas);
   mem_free(p->e, p->cp.pending);
@@ -261,6 +262,11 @@ bool pager_page_fixed(const pager *p, uint32_t physical) {
 void pager_get_stats(pager *p, pager_stats *s) {
   uint64_t now_us = p->e->storage->monotonic_us(p->e->storage->ctx);
   pager_lock(p);
+  frames_reclaim(p);
+  space_reclaim(p);
+  s->pinned_pages = p->old_count;
+  for (size_t i = p->limbo.head; i < p->limbo.count && p->limbo.items[i].version <= p->checkpoint_version; i++)
+    s->pinned_pages += p->limbo.items[i].r.count;
   s->file_bytes = p->pages_total << p->g.page_bits;
   s->free_pages = p->available;
   s->dirty_pages = p->dirty_count;
@@ -271,6 +277,7 @@ void pager_get_stats(pager *p, pager_stats *s) {
   s->misses = atomic_load(&p->misses);
   mutex_lock(&p->pin_lock);
   s->pins = p->open_pins;
+  if (p->pin_count == 0) s->pinned_pages = 0; /* then a checkpoint or a reader inside holds them, for a moment */
   s->oldest_sequence = p->pin_count ? p->pins[0].sequence : 0;
   s->oldest_us = p->pin_count ? now_us - p->pins[0].since_us : 0;
   mutex_unlock(&p->pin_lock);

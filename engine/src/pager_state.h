@@ -14,23 +14,23 @@ enum {
 
 /* One version of one logical page. */
 struct frame {
-  uint64_t version;      /* that made it; 0: as the file had it */
-  struct frame *older;   /* predecessor; good for readers of views below `version` while such views exist */
-  struct frame *newer;   /* successor, once there is one */
-  uint8_t *_Atomic data; /* NULL: read at `place` */
-  uint32_t number;       /* logical page */
-  uint32_t place;        /* physical page, 0: not on disk */
-  uint8_t kind;          /* PAGE_FREE: the page was freed by `version` */
-  bool dirty;            /* in the dirty list: its place is not written */
-  bool has_older;        /* a view may still need `older` */
+  uint64_t version;            /* that made it; 0: as the file had it */
+  struct frame *_Atomic older; /* predecessor that somebody may still read, NULL: none. Views below `version` look there */
+  struct frame *newer;         /* successor, once there is one */
+  uint8_t *_Atomic data;       /* NULL: read at `place` */
+  uint32_t number;             /* logical page */
+  uint32_t place;              /* physical page, 0: not on disk */
+  uint8_t kind;                /* PAGE_FREE: the page was freed by `version` */
+  bool dirty;                  /* in the dirty list: its place is not written */
   bool in_ring;
-  bool settling;
+  bool settling, held;       /* in that list */
   bool writing;              /* its bytes are on their way to the file: neither changed nor freed */
   atomic_bool referenced;    /* clock bit */
   struct frame *prev, *next; /* dirty list, settling list, or retired list */
   struct frame *ring_prev, *ring_next;
-  struct frame *old_next; /* list of superseded frames, in order of the successor's version */
-  uint64_t stamp;         /* epoch of retirement */
+  struct frame *old_prev, *old_next; /* list of superseded frames, in the order of `superseded` */
+  uint64_t superseded;               /* by that version; views from `version` up to there read this frame */
+  uint64_t stamp;                    /* epoch of retirement */
 };
 
 struct frame_list {
@@ -144,7 +144,11 @@ struct pager {
   /* frames */
   struct frame_list dirty;    /* oldest first */
   struct frame_list settling; /* written, or freed pages, that older views may still look behind */
+  struct frame_list held;     /* clean, and only younger than a pin: a word would not say since when the page is as it is */
+  uint64_t held_for;          /* the oldest pin when that list was looked at */
   struct frame *old_first, *old_last;
+  uint64_t old_count;
+  uint64_t reclaim_from;     /* under pin_lock: what was superseded up to there is needed by a pin, or gone */
   struct frame_list retired; /* waiting for readers to leave */
   struct mutex retire_lock;
   uint8_t *spare[SPARE_BUFFERS];
@@ -160,10 +164,12 @@ struct pager {
   uint64_t available;           /* not busy */
   uint64_t unused;              /* not used */
   uint64_t logical_limit;
-  bool refused;         /* somebody was told that the file is full: a checkpoint may free what waits for one */
-  uint32_t single_hint; /* where the last single page was found */
-  uint32_t number_hint; /* no free logical page below */
-  struct run_queue limbo, cooling;
+  bool refused;           /* somebody was told that the file is full: a checkpoint may free what waits for one */
+  uint32_t single_hint;   /* where the last single page was found */
+  uint32_t number_hint;   /* no free logical page below */
+  struct run_queue limbo; /* runs that views may still read: until pins and a checkpoint have passed */
+  struct run_queue spent; /* pages that no view reads: until a checkpoint has passed */
+  struct run_queue cooling;
   unsigned frozen;         /* copies being made */
   uint64_t frozen_version; /* what later versions free waits for them */
   struct delta *deltas;
@@ -220,7 +226,9 @@ bool space_is_verified(pager *p, uint32_t physical);
 const uint8_t *space_window(pager *p, uint32_t physical, uint64_t offset); /* NULL: not mapped */
 
 /* pager.c */
-uint64_t pins_oldest(pager *p); /* the oldest view anybody may read */
+uint64_t pins_oldest(pager *p);                  /* the oldest view anybody may read */
+uint64_t unpinned_oldest(pager *p);              /* the same, but for pinned views and the one of a checkpoint that runs */
+void frames_look_again(pager *p, uint64_t view); /* nobody needs the view any more */
 uint64_t epoch_oldest(pager *p);
 uint64_t epoch_advance(pager *p);
 void frames_reclaim(pager *p);

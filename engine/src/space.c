@@ -415,28 +415,30 @@ void space_release_page(pager *p, uint32_t place, uint64_t version) {
   struct bitmap *b;
   uint32_t bit;
   bool named = p->cp.active || p->frozen || bitmap_get(p, place, &b, &bit) != SDB_OK || bit_get(b->used, bit);
-  if (named) space_release(p, (run){place, 1}, version);
+  if (named) queue_push(p, &p->spent, (struct limbo_run){{place, 1}, version});
   else queue_push(p, &p->cooling, (struct limbo_run){{place, 1}, epoch_advance(p)});
 }
 
 bool pager_starved(const pager *p) {
-  if (p->refused && p->limbo.head < p->limbo.count) return true;
+  if (p->refused && (p->limbo.head < p->limbo.count || p->spent.head < p->spent.count)) return true;
   return p->available < p->dirty_count + DELETE_RESERVE;
 }
 
 bool pager_refused(const pager *p) { return p->refused; }
 
+static void queue_cool(pager *p, struct run_queue *q, uint64_t bound) {
+  if (q->head == q->count || q->items[q->head].version > bound) return;
+  uint64_t stamp = epoch_advance(p);
+  while (q->head < q->count && q->items[q->head].version <= bound)
+    queue_push(p, &p->cooling, (struct limbo_run){q->items[q->head++].r, stamp});
+}
+
 void space_reclaim(pager *p) {
-  uint64_t bound = pins_oldest(p);
-  if (p->checkpoint_version < bound) bound = p->checkpoint_version;
-  if (p->frozen && p->frozen_version < bound) bound = p->frozen_version;
-  struct run_queue *q = &p->limbo;
-  if (q->head < q->count && q->items[q->head].version <= bound) {
-    uint64_t stamp = epoch_advance(p);
-    while (q->head < q->count && q->items[q->head].version <= bound)
-      queue_push(p, &p->cooling, (struct limbo_run){q->items[q->head++].r, stamp});
-  }
-  q = &p->cooling;
+  uint64_t slots = p->checkpoint_version, pins = pins_oldest(p);
+  if (p->frozen && p->frozen_version < slots) slots = p->frozen_version;
+  queue_cool(p, &p->limbo, pins < slots ? pins : slots);
+  queue_cool(p, &p->spent, slots);
+  struct run_queue *q = &p->cooling;
   if (q->head == q->count) return;
   uint64_t oldest = epoch_oldest(p);
   while (q->head < q->count && q->items[q->head].version < oldest) space_unreserve(p, q->items[q->head++].r);

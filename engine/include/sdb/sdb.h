@@ -526,6 +526,8 @@ typedef struct sdb_stats {
   uint64_t pins;                     /* what keeps an older state readable: open snapshots, cursors and readers */
   uint64_t oldest_pin_sequence;      /* last commit in the oldest of those states; 0: none */
   uint64_t oldest_pin_ms;            /* how long ago it was pinned */
+  uint64_t pinned_bytes;             /* of pages that only those keep: as they were before a change (in memory or in the file), and
+                                        freed ones of large contents that the last checkpoint would have released */
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */
   uint64_t recovered_commits;        /* replayed at open */
   uint64_t requests;                 /* of sdb_get_async(): waiting or being served */

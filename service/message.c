@@ -96,6 +96,8 @@ pb_code code_of(int rc) {
     case SDB_BUSY:
     case SDB_NO_MEMORY: return CODE(BUSY);
     case SDB_CONFLICT: return CODE(CONDITION_FAILED);
+    case SDB_TRIMMED:
+    case SDB_RESET: return CODE(RESET);
     case SDB_TOO_LARGE: return CODE(TOO_LARGE);
     case SDB_CORRUPT: return CODE(CORRUPT);
     case SDB_FULL: return CODE(FULL);

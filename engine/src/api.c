@@ -192,6 +192,7 @@ static int open_parts(sdb *db) {
   memcpy(lc.database_id, h->database_id, 16);
   memcpy(lc.wrapped, h->wrapped, sizeof lc.wrapped);
   db->roots = h->roots;
+  db->epoch = h->epoch;
   rc = log_open(&db->e, db->name, &lc, &db->log);
   if (rc == SDB_OK) rc = table_new(&db->e, db->pager, &db->table);
   if (rc != SDB_OK) return rc;
@@ -216,6 +217,8 @@ static void release(sdb *db) {
   mem_free(&e, db->free_documents);
   mem_free(&e, db->name);
   mutex_destroy(&db->turn);
+  mutex_destroy(&db->feed_lock);
+  cond_destroy(&db->feed_moved);
   mutex_destroy(&db->work);
   mutex_destroy(&db->bell_lock);
   mutex_destroy(&db->e.message_lock);
@@ -265,6 +268,8 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   db->habit.limit = 63;
   mutex_init(&db->e.message_lock);
   mutex_init(&db->turn);
+  mutex_init(&db->feed_lock);
+  cond_init(&db->feed_moved);
   mutex_init(&db->work);
   mutex_init(&db->bell_lock);
   gate_init(&db->group_done[0]);

@@ -70,6 +70,15 @@ void lead_end(sdb *db) {
   mutex_unlock(&db->turn);
 }
 
+void note_synced(sdb *db, uint64_t sequence) {
+  atomic_store(&db->synced_sequence, sequence);
+  if (db->options.on_synced) db->options.on_synced(db->options.on_synced_user, sequence);
+  if (!atomic_load(&db->feed_waiters)) return;
+  mutex_lock(&db->feed_lock);
+  cond_broadcast(&db->feed_moved);
+  mutex_unlock(&db->feed_lock);
+}
+
 /* The leader's work: one sync for all who have appended so far. */
 static int lead(sdb *db) {
   uint64_t durable;
@@ -89,7 +98,7 @@ static int lead(sdb *db) {
   atomic_fetch_add_explicit(&db->n.syncs, 1, memory_order_relaxed);
   if (version) pager_publish(db->pager, version, target);
   if (target > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, target);
-  atomic_store(&db->synced_sequence, target);
+  note_synced(db, target);
   return SDB_OK;
 }
 

@@ -64,6 +64,7 @@ struct sdb {
   pager *pager;
   log *log;
   table *table;
+  uint64_t epoch;
 
   /* Under the writer's lock: the newest state, published or not. */
   roots roots;
@@ -95,6 +96,9 @@ struct sdb {
   bool leader;
   _Atomic uint64_t group_end; /* last sequence in the group on its way; UINT64_MAX while it still takes members */
   _Atomic uint64_t synced_sequence;
+  struct mutex feed_lock; /* for those who wait for changes */
+  struct cond feed_moved;
+  atomic_uint feed_waiters;
   _Atomic uint64_t visible_sequence;
 
   /* Background. */
@@ -328,6 +332,8 @@ sdb_durability durability_of(const sdb *db, sdb_durability asked);
 int commit_run(sdb *db, struct commit *q);
 /* Returns when everything up to `sequence` is durable and visible. */
 int wait_durable(sdb *db, uint64_t sequence);
+/* Commits up to `sequence` are durable and visible now: tells whoever wants to know. The leader only. */
+void note_synced(sdb *db, uint64_t sequence);
 /* Makes lazily visible commits visible now. Writer's lock held. */
 void publish_lazy(sdb *db);
 /* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */
@@ -390,5 +396,7 @@ bool expiry_wanted(sdb *db);
 /* --- recover.c ---------------------------------------------------------------------------------------------------------------- */
 
 int recover(sdb *db);
+/* The names in the body of a delete, bind or unbind, as those of a record. False: they make no sense. */
+bool op_names_parse(const uint8_t *body, uint32_t len, record *named);
 
 #endif

@@ -21,6 +21,7 @@ int log_open(env *e, const char *name, const log_config *config, log **out) {
   l->e = e;
   l->config = *config;
   l->segment_size = config->segment_size;
+  atomic_init(&l->session_base, UINT64_MAX);
   mutex_init(&l->owner);
   mutex_init(&l->queue);
   int rc = segments_find(l);
@@ -57,47 +58,49 @@ void log_close(log *l) {
   mem_free(l->e, l);
 }
 
-static void start(log *l, struct segment *s, uint64_t position, uint32_t chain) {
+static void start(log *l, struct segment *s, uint64_t position) {
+  mutex_lock(&l->queue);
   l->current = s;
+  mutex_unlock(&l->queue);
   l->tail = position;
-  l->chain = chain;
   l->written_pos = position;
   atomic_store(&l->synced_pos, position);
   l->stated = position;
   l->started = true;
 }
 
+void log_past(log *l, uint64_t end, uint32_t chain, uint64_t sequence) {
+  mutex_lock(&l->queue);
+  for (size_t i = 0; i < l->count; i++) /* set up, never used; or by a process whose sync failed */
+    if (l->segments[i]->base >= end) l->segments[i]->state = SEGMENT_SPARE;
+  l->chain = l->past_chain = chain;
+  l->past_sequence = sequence;
+  mutex_unlock(&l->queue);
+}
+
 void log_skip(log *l, uint64_t position) {
   uint64_t base = position >= LOG_SECTOR ? position - LOG_SECTOR : 0;
   for (size_t i = 0; i < l->count; i++) {
     const struct segment *s = l->segments[i];
-    if (s->state == SEGMENT_LIVE && s->base + l->segment_size > base) base = s->base + l->segment_size;
+    if (s->number && s->base + l->segment_size > base) base = s->base + l->segment_size;
   }
   l->tail = base + LOG_SECTOR;
-  l->chain = 0;
-}
-
-void log_forget(log *l) {
-  for (size_t i = 0; i < l->count; i++) l->segments[i]->state = SEGMENT_SPARE;
-  log_release(l, l->tail, 1);
-}
-
-/* Begins a fresh segment behind all that exist. */
-static int fresh(log *l, uint64_t position) {
-  uint64_t number = 0;
-  log_skip(l, position);
-  for (size_t i = 0; i < l->count; i++)
-    if (l->segments[i]->number > number) number = l->segments[i]->number;
-  struct segment *s;
-  int rc = segment_new(l, number + 1, l->tail - LOG_SECTOR, &s);
-  if (rc == SDB_OK) start(l, s, l->tail, 0);
-  return rc;
 }
 
 int log_resume(log *l, uint64_t position) {
-  for (size_t i = 0; i < l->count; i++) /* set up before the close, never used; or by a process whose sync failed */
-    if (l->segments[i]->base >= position) l->segments[i]->state = SEGMENT_SPARE;
-  return fresh(l, position);
+  uint64_t number = 0, previous = 0;
+  struct segment *s;
+  log_let_go(l, position);
+  log_skip(l, position);
+  for (size_t i = 0; i < l->count; i++) {
+    const struct segment *t = l->segments[i];
+    if (t->number > number) number = t->number;
+    if (t->state == SEGMENT_LIVE && t->number > previous) previous = t->number;
+  }
+  atomic_store(&l->session_base, l->tail - LOG_SECTOR); /* before a reader can find it: nothing in it counts until it is synced */
+  int rc = segment_new(l, number + 1, previous, l->tail - LOG_SECTOR, &s);
+  if (rc == SDB_OK) start(l, s, l->tail);
+  return rc;
 }
 
 bool log_started(const log *l) { return l->started; }
@@ -206,6 +209,11 @@ uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint6
   l->record_len = len;
   if (synced > l->stated) l->stated = synced;
   if (kind == LOG_COMMIT) p->sequence = l->last_sequence = sequence;
+  if (!l->current->first) { /* read by others; written here only, and where a segment is set up */
+    mutex_lock(&l->queue);
+    l->current->first = kind == LOG_COMMIT ? sequence : sequence + 1;
+    mutex_unlock(&l->queue);
+  }
   return r + LOG_RECORD_HEAD + (payload - plain);
 }
 
@@ -220,7 +228,7 @@ static void record_seal(log *l) {
 
 void log_finish(log *l) {
   if (l->record[29] & LOG_ENCRYPTED) record_seal(l);
-  l->chain = crc32c(segment_seed(l->current, l->tail), l->record + 4, l->record_len - 4);
+  l->chain = crc32c(segment_seed(l->current->salt, l->tail), l->record + 4, l->record_len - 4);
   put32(l->record, l->chain);
   size_t padded = align_up(l->record_len, 8);
   l->open->len += padded;
@@ -339,7 +347,7 @@ int log_prepare(log *l) {
   mutex_unlock(&l->queue);
   if (!wants) return SDB_OK;
   struct segment *s;
-  int rc = segment_new(l, last->number + 1, last->base + l->segment_size, &s);
+  int rc = segment_new(l, last->number + 1, last->number, last->base + l->segment_size, &s);
   if (rc != SDB_OK) return rc;
   mutex_lock(&l->queue);
   l->next = s;

@@ -64,13 +64,16 @@ typedef struct log_scan_result {
 int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
              log_scan_result *result);
 
-/* The first write after a clean close or a recovery: begins a fresh segment behind `position`. What a process before left in its
- * last segment is not gone on with: whether its header was ever synced is not known (I7). */
+/* What earlier sessions left ends at `end` with a record of that checksum (0: there is none); commits of this one get numbers above
+ * `sequence`. Called once, before anything else but log_scan. */
+void log_past(log *l, uint64_t end, uint32_t chain, uint64_t sequence);
+/* The first write after a clean close or a recovery: begins a fresh segment behind all that exist and behind `position`, up to
+ * which a checkpoint contains everything. What a process before left in its last segment is not gone on with: whether its header
+ * was ever synced is not known (I7). */
 int log_resume(log *l, uint64_t position);
-/* Recovery: moves the tail behind everything that exists (at least `position`), where no record will ever stand, without a segment;
- * and, once a checkpoint says so, gives up all that stands before. */
+/* Recovery: moves the tail behind everything that exists (at least `position`), where no record will ever stand, without a segment.
+ */
 void log_skip(log *l, uint64_t position);
-void log_forget(log *l);
 
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 

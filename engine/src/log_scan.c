@@ -24,15 +24,19 @@ static int load(struct scan *sc, const struct segment *s) {
   return SDB_OK;
 }
 
+bool record_verifies(const uint8_t *r, size_t room, uint64_t salt, uint64_t position) {
+  if (room < LOG_RECORD_HEAD) return false;
+  uint32_t len = get32(r + 4);
+  if (len < LOG_RECORD_HEAD || len > room) return false;
+  return get32(r) == crc32c(segment_seed(salt, position), r + 4, len - 4) && (r[28] == LOG_COMMIT || r[28] == LOG_MARK);
+}
+
 /* A record that verifies at that offset, whatever its chain. */
 static const uint8_t *valid_at(const struct scan *sc, uint64_t offset) {
   uint32_t size = sc->l->segment_size - LOG_SECTOR;
-  if (offset < LOG_SECTOR || offset + LOG_RECORD_HEAD > size) return NULL;
+  if (offset < LOG_SECTOR || offset > size) return NULL;
   const uint8_t *r = sc->bytes + offset;
-  uint32_t len = get32(r + 4);
-  if (len < LOG_RECORD_HEAD || len > size - offset) return NULL;
-  if (get32(r) != crc32c(segment_seed(sc->segment, sc->segment->base + offset), r + 4, len - 4)) return NULL;
-  return r[28] == LOG_COMMIT || r[28] == LOG_MARK ? r : NULL;
+  return record_verifies(r, size - offset, sc->segment->salt, sc->segment->base + offset) ? r : NULL;
 }
 
 /* Position and all of the head behind the checksum. */

@@ -13,6 +13,9 @@ struct segment {
   sdb_file *file;
   uint32_t index; /* of the file's name */
   uint64_t number, base, salt;
+  uint64_t previous; /* number of the segment whose records come before; 0: none. Session borders leave numbers out */
+  uint64_t first;    /* sequence of the first commit in it, as far as known: else 0. Under `queue` */
+  unsigned readers;  /* reading it just now: the file stays open. Under `queue` */
   uint32_t readable; /* bytes the file has, less than its size when it was cut */
   enum { SEGMENT_SPARE, SEGMENT_LIVE } state;
   bool unsynced;
@@ -36,7 +39,8 @@ struct log {
   uint32_t segment_size; /* of the files that exist, else as configured */
 
   struct mutex owner;
-  struct mutex queue; /* segments' list, current and next, sealed pieces; held for a few instructions */
+  struct mutex queue; /* segments' list and identities, current and next, sealed pieces; held for a few instructions. What the owner
+                         changes under it the owner may read without it */
 
   struct segment **segments;
   size_t count, cap;
@@ -54,8 +58,13 @@ struct log {
   uint64_t commit_end; /* position behind the last commit */
   uint64_t stated;     /* highest "known to be synced" that a record carries */
   atomic_bool started; /* read by background work before it takes a lock */
-  bool sized;          /* by a segment that exists */
-  bool cut;            /* some segment's file is shorter than a segment can be */
+  uint64_t covered;    /* a checkpoint that is whole contains everything before this position */
+  /* What earlier sessions left: the last record's checksum, and where the numbers of this session begin. */
+  uint32_t past_chain;
+  uint64_t past_sequence;
+  _Atomic uint64_t session_base; /* of the first segment of this session; UINT64_MAX: none yet */
+  bool sized;                    /* by a segment that exists */
+  bool cut;                      /* some segment's file is shorter than a segment can be */
 
   uint8_t *record; /* being appended */
   uint32_t record_len;
@@ -65,10 +74,17 @@ struct log {
 
 /* segment.c */
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
-struct segment *segment_at(const log *l, uint64_t position);                   /* live, base <= position <= base + size */
-int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out); /* recycles or creates; header synced */
+struct segment *segment_at(const log *l, uint64_t position); /* live, base <= position <= base + size */
+/* Recycles or creates; header synced. */
+int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out);
 int segments_find(log *l);
-uint32_t segment_seed(const struct segment *s, uint64_t position);
+/* Everything before `position` is in a complete checkpoint: what is older than what is to be kept becomes spare. Returns how many.
+ */
+unsigned log_let_go(log *l, uint64_t position);
+uint32_t segment_seed(uint64_t salt, uint64_t position);
+
+/* log_scan.c: does a record verify that stands at `r`, `room` bytes before the end of what may hold records? */
+bool record_verifies(const uint8_t *r, size_t room, uint64_t salt, uint64_t position);
 
 /* log_scan.c: what is authenticated with the payload of a record. */
 identity record_identity(uint64_t position, const uint8_t *record);

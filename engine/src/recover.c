@@ -45,8 +45,7 @@ static int for_ops(struct replay *rp, const log_record *r,
 /* --- Pass 1
  * ------------------------------------------------------------------------------------------------------------------------- */
 
-/* The names of a delete, bind or unbind, as those of a record. False: they make no sense. */
-static bool parse_names(const uint8_t *body, uint32_t len, record *named) {
+bool op_names_parse(const uint8_t *body, uint32_t len, record *named) {
   size_t at = OP_NAMES_HEAD;
   unsigned count = len >= OP_NAMES_HEAD ? body[21] : 0;
   if (count < 1 || count > MAX_NAMES) return false;
@@ -68,7 +67,7 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
   run_list l;
   (void)flags;
   if (code == OP_DELETE || code == OP_BIND || code == OP_UNBIND)
-    return parse_names(body, len, &rec) && (code == OP_DELETE || record_names(&rec) == 1) ? SDB_OK : bad(rp->db, r);
+    return op_names_parse(body, len, &rec) && (code == OP_DELETE || record_names(&rec) == 1) ? SDB_OK : bad(rp->db, r);
   if (code != OP_PUT || record_parse(&rec, body, len) != SDB_OK || rec.total != len) return bad(rp->db, r);
   if (rec.total > page_size(rp->db->pager) - PAGE_HEADER || rec.flags & RECORD_OLDER) return bad(rp->db, r);
   if (!(rec.flags & RECORD_LARGE)) return SDB_OK;
@@ -110,7 +109,7 @@ static int replay_put(sdb *db, const log_record *r, struct change *c, const uint
 
 static int replay_names(sdb *db, const log_record *r, struct change *c, const uint8_t *body, uint32_t len) {
   c->document = id_document(body);
-  if (!parse_names(body, len, &c->named)) return bad(db, r);
+  if (!op_names_parse(body, len, &c->named)) return bad(db, r);
   int rc = fetch(db, c);
   if (rc != SDB_OK) return rc;
   if (c->entry.version == 0) return bad(db, r);
@@ -152,7 +151,7 @@ static int apply_record(void *user, const log_record *r) {
  * ------------------------------------------------------------------------------------------------------------------------ */
 
 /* A checkpoint that needs nothing behind it: from here on every byte that counts was made durable by this process. The first write
- * begins a fresh segment with a fresh salt, in a file that held the old log: so a full device does not stop a start. */
+ * begins a fresh segment with a fresh salt; what stands before is kept for readers of changes, as behind any checkpoint. */
 static int seal(sdb *db) {
   db->last_sequence += SEQUENCE_GAP; /* I6 */
   db->roots.sequence = db->last_sequence;
@@ -161,12 +160,7 @@ static int seal(sdb *db) {
   log_own(db->log);
   log_skip(db->log, pager_header(db->pager)->log_position);
   log_disown(db->log);
-  int rc = work_checkpoint(db, true);
-  if (rc != SDB_OK) return rc;
-  log_own(db->log);
-  log_forget(db->log);
-  log_disown(db->log);
-  return SDB_OK;
+  return work_checkpoint(db, true);
 }
 
 int recover(sdb *db) {
@@ -178,6 +172,7 @@ int recover(sdb *db) {
   db->expiry_now_ms = h.written_ms;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
+  if (h.clean) log_past(db->log, h.log_position, h.log_chain, h.roots.sequence);
   if (h.clean) return SDB_OK; /* the mark is taken off, synced, before the first record is written (commit_ready) */
   int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
@@ -206,5 +201,6 @@ int recover(sdb *db) {
   pager_unlock(db->pager);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
+  log_past(db->log, result.end, result.chain, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));
   return db->read_only ? SDB_OK : seal(db);
 }

@@ -11,9 +11,9 @@ int segment_file_name(const log *l, uint32_t index, char *buf, size_t len) {
 }
 
 /* Binds a record to this use of this place. */
-uint32_t segment_seed(const struct segment *s, uint64_t position) {
+uint32_t segment_seed(uint64_t salt, uint64_t position) {
   uint8_t bytes[16];
-  put64(bytes, s->salt);
+  put64(bytes, salt);
   put64(bytes + 8, position);
   return crc32c(0, bytes, sizeof bytes);
 }
@@ -29,18 +29,24 @@ struct segment *segment_at(const log *l, uint64_t position) {
 }
 
 static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {
-  void *segments = l->segments;
   struct segment *s = mem_new(l->e, sizeof *s);
-  if (!s || !mem_reserve(l->e, &segments, &l->cap, l->count + 1, sizeof(struct segment *))) {
+  bool room = false;
+  if (s) {
+    s->file = file;
+    s->index = index;
+    mutex_lock(&l->queue);
+    void *segments = l->segments;
+    room = mem_reserve(l->e, &segments, &l->cap, l->count + 1, sizeof(struct segment *));
+    if (room) {
+      l->segments = segments;
+      l->segments[l->count++] = s;
+    }
+    mutex_unlock(&l->queue);
+  }
+  if (!room) {
     mem_free(l->e, s);
     return env_fail(l->e, SDB_NO_MEMORY, "out of memory for a log segment");
   }
-  l->segments = segments;
-  s->file = file;
-  s->index = index;
-  mutex_lock(&l->queue);
-  l->segments[l->count++] = s;
-  mutex_unlock(&l->queue);
   *out = s;
   return SDB_OK;
 }
@@ -67,6 +73,7 @@ static int header_take(log *l, struct segment *s, uint64_t offset, uint64_t size
   s->number = get64(head + 40);
   s->base = get64(head + 48);
   s->salt = get64(head + 56);
+  s->previous = get64(head + 72);
   s->state = SEGMENT_LIVE;
   l->segment_size = declared;
   l->sized = true;
@@ -168,6 +175,7 @@ static int header_write(log *l, struct segment *s) {
   put64(head + 48, s->base);
   put64(head + 56, s->salt);
   put32(head + 64, l->segment_size);
+  put64(head + 72, s->previous);
   memcpy(head + SEGMENT_WRAPPED, l->config.wrapped, sizeof l->config.wrapped);
   put32(head + 8, crc32c(0, head + 12, sizeof head - 12));
   int rc = l->e->storage->write(s->file, 0, head, sizeof head);
@@ -178,63 +186,109 @@ static int header_write(log *l, struct segment *s) {
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
 }
 
-int segment_new(log *l, uint64_t number, uint64_t base, struct segment **out) {
-  struct segment *s = NULL;
+static void set_state(log *l, struct segment *s, int state) {
+  mutex_lock(&l->queue);
+  s->state = state;
+  mutex_unlock(&l->queue);
+}
+
+/* A spare file of the right size; NULL: there is none. The one with the highest number, because one that was set up but never used
+ * must not stay beside its namesake. */
+static int spare_find(const log *l, struct segment **found) {
+  *found = NULL;
   for (size_t i = 0; i < l->count; i++) {
     uint64_t size;
-    struct segment *spare = l->segments[i];
-    if (spare->state != SEGMENT_SPARE) continue;
-    if (l->e->storage->get_size(spare->file, &size) != SDB_OK)
-      return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %04u", spare->index);
-    if (size != l->segment_size) continue;
-    if (!s || spare->number > s->number) s = spare; /* one that was set up but never used must not stay beside its namesake */
+    struct segment *s = l->segments[i];
+    if (s->state != SEGMENT_SPARE) continue;
+    if (l->e->storage->get_size(s->file, &size) != SDB_OK)
+      return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %04u", s->index);
+    if (size == l->segment_size && (!*found || s->number > (*found)->number)) *found = s;
   }
-  int rc = s ? SDB_OK : file_create(l, &s);
+  return SDB_OK;
+}
+
+/* The oldest segment that is kept for readers of changes only. */
+static struct segment *kept_find(const log *l) {
+  struct segment *found = NULL;
+  for (size_t i = 0; i < l->count; i++) {
+    struct segment *s = l->segments[i];
+    bool whole = s->readable == l->segment_size;
+    if (s->state != SEGMENT_LIVE || s == l->current || s == l->next || s->base + l->segment_size > l->covered || !whole) continue;
+    if (!found || s->number < found->number) found = s;
+  }
+  return found;
+}
+
+int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out) {
+  struct segment *s;
+  uint64_t salt;
+  int rc = spare_find(l, &s);
+  if (rc != SDB_OK) return rc;
+  if (!s) {
+    rc = file_create(l, &s);
+    struct segment *kept = rc == SDB_FULL ? kept_find(l) : NULL;
+    if (kept) { /* a full device must not stop commits: they may be deletes. Who reads changes that far back is told */
+      set_state(l, kept, SEGMENT_SPARE);
+      s = kept;
+      rc = SDB_OK;
+    }
+  }
   if (rc == SDB_OK && !s->name_synced) rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
   if (rc != SDB_OK) return env_fail(l->e, rc, "cannot set up a log segment");
   s->name_synced = true;
-  uint64_t salt;
   if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK)
     return env_fail(l->e, SDB_IO, "no randomness for the log");
+  mutex_lock(&l->queue);
   s->number = number;
+  s->previous = previous;
   s->base = base;
   s->salt = salt;
+  s->first = 0;
   s->readable = l->segment_size;
+  mutex_unlock(&l->queue);
   rc = header_write(l, s);
-  if (rc == SDB_OK) s->state = SEGMENT_LIVE;
-  if (rc == SDB_OK) *out = s;
-  return rc;
+  if (rc != SDB_OK) return rc;
+  set_state(l, s, SEGMENT_LIVE);
+  *out = s;
+  return SDB_OK;
 }
 
-static void segment_drop(log *l, size_t i) {
+/* False: somebody is reading it. */
+static bool segment_drop(log *l, size_t i) {
   struct segment *s = l->segments[i];
   char name[4096];
+  mutex_lock(&l->queue);
+  bool idle = s->readers == 0;
+  if (idle) l->segments[i] = l->segments[--l->count];
+  mutex_unlock(&l->queue);
+  if (!idle) return false;
   l->e->storage->close(s->file);
   if (segment_file_name(l, s->index, name, sizeof name) == SDB_OK) l->e->storage->remove(l->e->storage->ctx, name);
-  mutex_lock(&l->queue);
-  l->segments[i] = l->segments[--l->count];
-  mutex_unlock(&l->queue);
   mem_free(l->e, s);
+  return true;
 }
 
-void log_release(log *l, uint64_t position, unsigned spare) {
+unsigned log_let_go(log *l, uint64_t position) {
   uint64_t keep = position > l->config.keep_bytes ? position - l->config.keep_bytes : 0;
   unsigned spares = 0;
   mutex_lock(&l->queue);
-  const struct segment *current = l->current, *next = l->next;
-  mutex_unlock(&l->queue);
+  l->covered = position;
   for (size_t i = 0; i < l->count; i++) {
     struct segment *s = l->segments[i];
-    if (s->state == SEGMENT_LIVE && s != current && s != next && s->base + l->segment_size <= keep) s->state = SEGMENT_SPARE;
+    bool done = s != l->current && s != l->next && s->base + l->segment_size <= keep;
+    if (s->state == SEGMENT_LIVE && done) s->state = SEGMENT_SPARE;
     spares += s->state == SEGMENT_SPARE;
   }
-  while (spares > spare) { /* the highest file only, so that names have no gaps and a start finds them all */
-    size_t top = 0;
+  mutex_unlock(&l->queue);
+  return spares;
+}
+
+void log_release(log *l, uint64_t position, unsigned spare) {
+  for (unsigned spares = log_let_go(l, position); spares > spare; spares--) {
+    size_t top = 0; /* the highest file only, so that names have no gaps and a start finds them all */
     for (size_t i = 1; i < l->count; i++)
       if (l->segments[i]->index > l->segments[top]->index) top = i;
-    if (l->segments[top]->state != SEGMENT_SPARE) break;
-    segment_drop(l, top);
-    spares--;
+    if (l->segments[top]->state != SEGMENT_SPARE || !segment_drop(l, top)) break;
   }
 }
 

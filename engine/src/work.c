@@ -68,7 +68,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
     if (rc == SDB_OK) {
       pager_publish(db->pager, version, sequence);
       if (sequence > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, sequence);
-      atomic_store(&db->synced_sequence, sequence);
+      note_synced(db, sequence);
       db->checkpointing = true;
       db->checkpoint_begun_us = now_us(db);
     } else {

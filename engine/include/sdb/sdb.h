@@ -85,7 +85,9 @@ extern "C" {
   X(SDB_WRONG_KEY, -22, "the key and the database do not belong together")                                                         \
   X(SDB_MORE, -23, "the budget of paths to examine is used up; there may be more")                                                 \
   X(SDB_BUILDING, -24, "the suffix index is being built; ask again later")                                                         \
-  X(SDB_FORKED, -25, "the handle was opened by the parent process; open the database in this one")
+  X(SDB_FORKED, -25, "the handle was opened by the parent process; open the database in this one")                                 \
+  X(SDB_TRIMMED, -26, "the log no longer reaches back to that position")                                                           \
+  X(SDB_RESET, -27, "there is no such position in the history of the database")
 
 enum {
 #define SDB_X(name, value, text) name = value,
@@ -153,6 +155,10 @@ typedef struct sdb_options {
   sdb_cipher cipher;             /* SDB_CIPHER_DEFAULT; used at creation */
   char *message;                 /* where sdb_open() puts its sentence when it fails; may be NULL */
   size_t message_size;
+  /* NULL, or called whenever more commits have become durable and visible, with the newest: so that one thread can serve many feeds
+   * (sdb/changes.h). In some thread inside a call of the engine: it must be quick and must not call the database. */
+  void (*on_synced)(void *user, uint64_t sequence);
+  void *on_synced_user;
 } sdb_options;
 
 SDB_API void sdb_options_init(sdb_options *options);

@@ -79,8 +79,11 @@ int collect(sdb *db, unsigned budget) {
 
 /* --- Document numbers --------------------------------------------------------------------------------------------------------- */
 
-static bool claimed(const sdb *db, uint64_t document) {
+/* Free as the table says, and yet not to be had: somebody is about to write it, or its delete may still be undone. */
+static bool spoken_for(const sdb *db, uint64_t document) {
   for (const struct claim *c = db->claims; c; c = c->next)
+    if (c->document == document) return true;
+  for (const struct change *c = db->deletes; c; c = c->next_delete)
     if (c->document == document) return true;
   return false;
 }
@@ -101,7 +104,7 @@ static int scan_free(sdb *db) {
     uint64_t number = db->free_scan++;
     table_entry entry;
     int rc = table_get(db->table, VIEW_HEAD, number, &entry);
-    if (rc == SDB_NOT_FOUND && !claimed(db, number)) document_number_return(db, number);
+    if (rc == SDB_NOT_FOUND && !spoken_for(db, number)) document_number_return(db, number);
     else if (rc != SDB_OK && rc != SDB_NOT_FOUND && rc != SDB_CORRUPT) return rc;
   }
   return SDB_OK;
@@ -298,6 +301,8 @@ int apply_delete(sdb *db, struct change *c) {
   table_set(db->table, c->document, &none);
   db->roots.documents--;
   db->roots.content_bytes -= c->has_old ? c->old.size : 0;
+  c->next_delete = db->deletes;
+  db->deletes = c;
   c->done = true;
   return SDB_OK;
 }
@@ -370,6 +375,8 @@ void apply_undo(sdb *db, struct change *c) {
   if (c->op == OP_PUT) undo_put(db, c);
   else if (c->op != OP_DELETE) undo_apply_names(db, c);
   else {
+    assert(db->deletes == c);
+    db->deletes = c->next_delete;
     undo_names(db, c);
     if (expires_of(&c->old, c->has_old)) expiry_undo(db, 0, c->old.expires_ms, c->document);
   }
@@ -379,6 +386,7 @@ void apply_undo(sdb *db, struct change *c) {
 
 void apply_end(sdb *db, struct change *c) {
   run_list l;
+  db->deletes = NULL; /* the commit stands */
   if (!c->done) return;
   if (c->op == OP_PUT && c->r.flags & RECORD_LARGE) {
     int rc = run_list_parse(&l, &c->r);

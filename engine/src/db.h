@@ -71,6 +71,7 @@ struct sdb {
   uint64_t *dropped; /* ring of places of capacity dropped_cap (apply.c) */
   size_t dropped_head, dropped_count, dropped_cap;
   struct claim *claims;
+  struct change *deletes; /* of the commit that is being judged */
   struct cond claim_free;
   uint64_t *free_documents; /* numbers known to be free */
   size_t free_count, free_cap;
@@ -281,6 +282,7 @@ struct change {
   void *scratch;
   uint64_t documents, content_bytes;
   size_t dropped;
+  struct change *next_delete;
 
   struct claim claims[2];
   int code; /* SDB_OK, or SDB_NOT_FOUND where a lenient commit goes on */

@@ -467,11 +467,12 @@ static bool take_table(extent_reader *x, const uint8_t *table, uint64_t capacity
 }
 
 static bool head_good(extent_reader *x, const record *r, uint8_t *head) {
-  uint64_t tables = HEAD_FIXED + align_up(r->path_len, 8) + 8ull * x->list.count + 8ull * x->chunks;
-  return x->list.head_len >= tables && unit_valid(head, x->list.head_len, x->list.runs[0].start) && head[4] == PAGE_EXTENT &&
-         unit_open(x->e, head, x->list.head_len) && memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version &&
-         get32(head + 84) == r->size && get16(head + 92) == r->path_len && get32(head + 96) == x->chunks &&
-         get32(head + 100) == x->list.count;
+  if (x->list.head_len < HEAD_FIXED || !unit_valid(head, x->list.head_len, x->list.runs[0].start) || head[4] != PAGE_EXTENT ||
+      !unit_open(x->e, head, x->list.head_len))
+    return false;
+  uint64_t tables = HEAD_FIXED + align_up(get16(head + 92), 8) + 8ull * x->list.count + 8ull * x->chunks;
+  return x->list.head_len >= tables && memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version &&
+         get32(head + 84) == r->size && get32(head + 96) == x->chunks && get32(head + 100) == x->list.count;
 }
 
 static int read_head(extent_reader *x, const record *r) {
@@ -481,8 +482,8 @@ static int read_head(extent_reader *x, const record *r) {
   if (!head) return env_fail(x->e, SDB_NO_MEMORY, "out of memory for reading a large document");
   for (uint32_t i = 0; i < x->list.count; i++) capacity += (uint64_t)x->list.runs[i].count << pager_geometry(x->p)->page_bits;
   int rc = for_pieces(x->p, &x->list, 0, x->list.head_len, read_piece, &rp);
-  const uint8_t *table = head + HEAD_FIXED + align_up(r->path_len, 8) + 8ull * x->list.count;
-  if (rc == SDB_OK && (!head_good(x, r, head) || !take_table(x, table, capacity)))
+  bool good = rc == SDB_OK && head_good(x, r, head); /* its path is the name that was used; the document may have others now */
+  if (rc == SDB_OK && (!good || !take_table(x, head + HEAD_FIXED + align_up(get16(head + 92), 8) + 8ull * x->list.count, capacity)))
     rc = env_fail(x->e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
                   x->list.runs[0].start);
   if (rc == SDB_OK) memcpy(x->binding, head + HEAD_BINDING, BINDING);

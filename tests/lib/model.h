@@ -5,7 +5,7 @@
  *
  *     commit   1    2    3    4    5    6 (outcome unknown)
  *              ............^ durable: these must survive a crash
- *     state    path -> the last two versions (number, content, id, time)
+ *     state    paths -> document: the last versions (number, content, attributes, id, time), when it expires
  *
  * After a crash the database must equal the state behind some commit from `durable` on: model_adopt() finds out which one and
  * continues from there. Contents are generated from a seed, so that the model stores numbers and any byte can be judged.
@@ -23,8 +23,10 @@
 
 typedef struct model model;
 
-/* `keep`: how many versions stay readable, 1 or 2. */
+/* `keep`: how many versions stay readable, 1 to 255. */
 model *model_new(unsigned keep);
+void model_set_keep(model *m, unsigned keep);  /* for what is put from now on */
+void model_set_now(model *m, uint64_t now_ms); /* what expires by then is gone */
 model *model_clone(const model *m);
 void model_free(model *m);
 const char *model_why(const model *m);
@@ -39,6 +41,22 @@ void model_content(uint64_t seed, uint64_t offset, void *buf, size_t len);
 bool model_put(model *m, const void *path, size_t path_len, uint64_t seed, uint32_t size, const sdb_commit *commit);
 bool model_delete(model *m, const void *path, size_t path_len, const sdb_commit *commit);
 
+/* With a time at which the document ends (0: never); `attributes`: with content type and metadata of that seed (below). */
+bool model_put_with(model *m, const void *path, size_t path_len, uint64_t seed, uint32_t size, uint64_t expires_ms, bool attributes,
+                    const sdb_commit *commit);
+/* An older version was put again. */
+bool model_restored(model *m, const void *path, size_t path_len, uint32_t number, const sdb_commit *commit);
+bool model_bind(model *m, const void *path, size_t path_len, const void *new_name, size_t name_len, const sdb_commit *commit);
+bool model_unbind(model *m, const void *path, size_t path_len, const sdb_commit *commit);
+/* What is noted between the two is one commit. `sequence` 0: the outcome is not known. */
+void model_begin(model *m);
+bool model_end(model *m, uint64_t sequence);
+
+/* The content type (NUL-terminated, SDB_MAX_CONTENT_TYPE + 1 bytes) and metadata (SDB_MAX_METADATA bytes) of a seed; their lengths.
+ */
+size_t model_content_type(uint64_t seed, char *type);
+size_t model_metadata(uint64_t seed, uint8_t *metadata);
+
 size_t model_commits(const model *m);
 /* All commits so far must survive a crash; or those up to a sequence number. */
 void model_all_durable(model *m);
@@ -51,12 +69,18 @@ void model_truncate(model *m, size_t commits);
 
 /* --- State -------------------------------------------------------------------------------------------------------------------- */
 
+/* Paths, those of documents that have expired included. */
 size_t model_documents(const model *m);
-/* The path of document `index` in byte order. */
+/* Path `index` in byte order. */
 const uint8_t *model_path(const model *m, size_t index, size_t *path_len);
 bool model_has(const model *m, const void *path, size_t path_len);
 /* The number of the current version; 0 when there is no such document. */
 uint32_t model_version(const model *m, const void *path, size_t path_len);
+
+/* How many names the document has; 0: there is none. */
+unsigned model_names(const model *m, const void *path, size_t path_len);
+/* Do both paths lead to one document? */
+bool model_same(const model *m, const void *a, size_t a_len, const void *b, size_t b_len);
 
 /* --- Comparing ---------------------------------------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFERRED_MAX 5u
+#define BATCH_MAX 8u
 
 static uint64_t below(workload *w, uint64_t n) { return sim_random(&w->random) % n; }
 static bool dead(const workload *w) { return w->device != NULL && sim_dead(w->device); }
@@ -45,6 +46,14 @@ static bool stop_or_fail_model(workload *w) {
   return true;
 }
 
+/* Only the simulated clock stands still while something is compared. */
+static uint64_t now_ms(const workload *w) {
+  const sdb_storage *storage = w->options.storage;
+  return w->device != NULL ? storage->now_ms(storage->ctx) : 0;
+}
+
+static void tell_time(workload *w) { model_set_now(w->model, now_ms(w)); }
+
 size_t workload_path(uint64_t index, uint8_t *path) {
   static const char odd[] = {'/', '\0', '\xFF', '\x80', '/', '\n', '\0'};
   if (index == 1) {
@@ -63,6 +72,11 @@ size_t workload_path(uint64_t index, uint8_t *path) {
   if (index % 3 == 0)
     return (size_t)snprintf((char *)path, SDB_MAX_PATH, "/messages/sent/%016" PRIx64, index * 0x9E3779B97F4A7C15u);
   return (size_t)snprintf((char *)path, SDB_MAX_PATH, "/p/%" PRIu64, index);
+}
+
+static uint32_t random_keep(workload *w) {
+  static const uint32_t keeps[] = {1, 2, 2, 2, 3, 4, 7, 40};
+  return keeps[below(w, sizeof keeps / sizeof *keeps)];
 }
 
 static void choose_profile(workload *w) {
@@ -105,7 +119,7 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
   w->options.wal_segment_size = w->options.page_size <= 16384 ? 65536 : 4 * w->options.page_size;
   w->options.checkpoint_wal_bytes = 16384u << below(w, 4);
   w->options.change_log_bytes = 65536 * below(w, 3);
-  w->options.versions_to_keep = below(w, 4) == 0 ? 1 : 2;
+  w->options.versions_to_keep = random_keep(w);
   w->options.message = w->message;
   w->options.message_size = sizeof w->message;
   w->paths = (unsigned)(3 + below(w, 28));
@@ -186,6 +200,24 @@ static int write_through_writer(workload *w, const uint8_t *path, size_t path_le
   return code;
 }
 
+/* What can be put beside a content: a time at which it ends, content type and metadata. */
+struct extras {
+  bool attributes;
+  char type[SDB_MAX_CONTENT_TYPE + 1];
+  uint8_t metadata[SDB_MAX_METADATA];
+};
+
+static void random_extras(workload *w, uint64_t seed, sdb_put_options *options, struct extras *x) {
+  x->attributes = below(w, 3) == 0;
+  if (x->attributes) {
+    model_content_type(seed, x->type);
+    options->content_type = x->type;
+    options->metadata = x->metadata;
+    options->metadata_len = model_metadata(seed, x->metadata);
+  }
+  if (w->device != NULL && below(w, 10) == 0) options->expires_ms = now_ms(w) + below(w, 5000) - 500;
+}
+
 static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) {
   uint64_t seed = sim_random(&w->random);
   uint32_t size = random_size(w), version = model_version(w->model, path, path_len);
@@ -193,7 +225,9 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   if (data == NULL) return fail(w, "out of memory");
   model_content(seed, 0, data, size);
   sdb_put_options options;
+  struct extras x;
   sdb_put_options_init(&options);
+  random_extras(w, seed, &options, &x);
   options.durability = random_durability(w);
   if (below(w, 4) == 0) options.expect = version; /* 0 is SDB_ABSENT */
   bool conflict = below(w, 12) == 0;
@@ -205,11 +239,12 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   if (conflict && (code == SDB_CONFLICT || dead(w))) return code == SDB_CONFLICT || stop_or_fail(w, "put", code);
   if (conflict) return fail(w, "put with a condition that does not hold: code %d", code);
   if (code == SDB_FULL && may_be_full(w)) return true;
+  if (code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 1) return true; /* names and metadata fill a page */
   if (code != SDB_OK) {
-    if (dead(w)) model_put(w->model, path, path_len, seed, size, NULL);
+    if (dead(w)) model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, NULL);
     return stop_or_fail(w, stream ? "writer" : "put", code);
   }
-  if (!model_put(w->model, path, path_len, seed, size, &commit)) return fail_model(w);
+  if (!model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, &commit)) return fail_model(w);
   return note_durable(w, &options, &commit);
 }
 
@@ -228,7 +263,11 @@ static bool erase(workload *w, const uint8_t *path, size_t path_len) {
   options.durability = random_durability(w);
   sdb_commit commit;
   bool there = model_has(w->model, path, path_len);
-  int code = sdb_delete(w->db, path, path_len, &options, &commit);
+  uint8_t id[16];
+  bool by_id = there && below(w, 3) == 0;
+  int code = by_id ? sdb_id_of(w->db, path, path_len, id) : SDB_OK;
+  if (code == SDB_OK)
+    code = by_id ? sdb_delete_id(w->db, id, &options, &commit) : sdb_delete(w->db, path, path_len, &options, &commit);
   if (!there && code == SDB_NOT_FOUND) return true;
   if (!there) return code != SDB_OK ? stop_or_fail(w, "delete", code) : fail(w, "delete of an absent document succeeded");
   if (code != SDB_OK) {
@@ -269,6 +308,217 @@ static bool put_deferred(workload *w) {
   return true;
 }
 
+/* --- Names -------------------------------------------------------------------------------------------------------------------- */
+
+/* What a bind must answer; SDB_TOO_LARGE may come instead of SDB_OK where there are several names. */
+static int bind_answer(const workload *w, const uint8_t *path, size_t path_len, const uint8_t *name, size_t name_len) {
+  if (!model_has(w->model, path, path_len)) return SDB_NOT_FOUND;
+  if (model_same(w->model, path, path_len, name, name_len)) return SDB_OK;
+  return model_has(w->model, name, name_len) ? SDB_CONFLICT : SDB_OK;
+}
+
+static bool too_many_names(const workload *w, const uint8_t *path, size_t path_len, int code) {
+  return code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 0;
+}
+
+static bool bind_name(workload *w, const uint8_t *path, size_t path_len) {
+  uint8_t name[SDB_MAX_PATH];
+  size_t name_len = workload_path(1 + below(w, w->paths), name);
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  sdb_commit commit;
+  int expected = bind_answer(w, path, path_len, name, name_len);
+  bool same = model_same(w->model, path, path_len, name, name_len);
+  int code = sdb_bind(w->db, path, path_len, name, name_len, &options, &commit);
+  if ((code == SDB_FULL && may_be_full(w)) || too_many_names(w, path, path_len, code)) return true;
+  if (code != expected) {
+    if (dead(w) && expected == SDB_OK && !same) model_bind(w->model, path, path_len, name, name_len, NULL);
+    return stop_or_fail(w, "bind", code);
+  }
+  if (code != SDB_OK) return true;
+  if (commit.repeated != same) return fail(w, "bind: repeated is %d", commit.repeated);
+  if (!same && !model_bind(w->model, path, path_len, name, name_len, &commit)) return fail_model(w);
+  return note_durable(w, &options, &commit);
+}
+
+static bool unbind_name(workload *w, const uint8_t *path, size_t path_len) {
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  sdb_commit commit;
+  bool there = model_has(w->model, path, path_len);
+  int code = sdb_unbind(w->db, path, path_len, &options, &commit);
+  if (!there && code == SDB_NOT_FOUND) return true;
+  if (code != SDB_OK) {
+    if (dead(w) && there) model_unbind(w->model, path, path_len, NULL);
+    return stop_or_fail(w, "unbind", code);
+  }
+  if (!there) return fail(w, "unbind of an absent path succeeded");
+  if (!model_unbind(w->model, path, path_len, &commit)) return fail_model(w);
+  return note_durable(w, &options, &commit);
+}
+
+static bool restore(workload *w, const uint8_t *path, size_t path_len) {
+  sdb_info infos[8];
+  size_t count;
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  if (!model_has(w->model, path, path_len)) return true;
+  int code = sdb_versions(w->db, path, path_len, infos, 8, &count);
+  if (code != SDB_OK) return stop_or_fail(w, "versions", code);
+  uint32_t number = infos[below(w, count < 8 ? count : 8)].version;
+  sdb_commit commit;
+  code = sdb_restore_version(w->db, path, path_len, number, &options, &commit);
+  if ((code == SDB_FULL && may_be_full(w)) || (code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 1)) return true;
+  if (code != SDB_OK) {
+    if (dead(w)) model_restored(w->model, path, path_len, number, NULL);
+    return stop_or_fail(w, "restore_version", code);
+  }
+  if (!model_restored(w->model, path, path_len, number, &commit)) return fail_model(w);
+  return note_durable(w, &options, &commit);
+}
+
+/* --- Batches ------------------------------------------------------------------------------------------------------------------ */
+
+/* A batch being made, and what its operations must answer: the model goes along, as if all succeeded. */
+struct batch {
+  sdb_batch *batch;
+  unsigned count;
+  struct {
+    int code;
+    uint32_t version; /* 0: not compared */
+  } expected[BATCH_MAX];
+  bool may_be_too_large, changes;
+};
+
+static void expect_answer(struct batch *b, int code, uint32_t version) {
+  b->expected[b->count].code = code;
+  b->expected[b->count++].version = version;
+}
+
+static int batch_put(workload *w, struct batch *b, const uint8_t *path, size_t path_len) {
+  uint64_t seed = sim_random(&w->random);
+  uint32_t size = random_size(w), before = model_version(w->model, path, path_len);
+  uint8_t *data = malloc(size + 1u);
+  if (data == NULL) return SDB_NO_MEMORY;
+  model_content(seed, 0, data, size);
+  sdb_put_options options;
+  struct extras x;
+  sdb_put_options_init(&options);
+  random_extras(w, seed, &options, &x);
+  if (below(w, 4) == 0) options.expect = before;
+  int code = SDB_OK;
+  if (below(w, 4) == 0) {
+    sdb_writer *writer;
+    code = sdb_writer_open(w->db, path, path_len, SDB_UNKNOWN_SIZE, &options, &writer);
+    if (code == SDB_OK) code = sdb_writer_write(writer, data, size);
+    if (code == SDB_OK) code = sdb_batch_put_writer(b->batch, writer);
+  } else {
+    code = sdb_batch_put(b->batch, path, path_len, data, size, &options);
+  }
+  free(data);
+  if (code != SDB_OK) return code;
+  b->may_be_too_large |= model_names(w->model, path, path_len) > 1;
+  model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, NULL);
+  expect_answer(b, SDB_OK, before + 1);
+  b->changes = true;
+  return SDB_OK;
+}
+
+static int batch_remove(workload *w, struct batch *b, const uint8_t *path, size_t path_len, bool unbind) {
+  uint32_t version = model_version(w->model, path, path_len);
+  int code = unbind ? sdb_batch_unbind(b->batch, path, path_len, SDB_ANY) : sdb_batch_delete(b->batch, path, path_len, version);
+  if (code != SDB_OK) return code;
+  if (version != 0 && unbind) model_unbind(w->model, path, path_len, NULL);
+  if (version != 0 && !unbind) model_delete(w->model, path, path_len, NULL);
+  expect_answer(b, version != 0 ? SDB_OK : SDB_NOT_FOUND, version);
+  b->changes |= version != 0;
+  return SDB_OK;
+}
+
+static int batch_bind(workload *w, struct batch *b, const uint8_t *path, size_t path_len) {
+  uint8_t name[SDB_MAX_PATH];
+  size_t name_len = workload_path(1 + below(w, w->paths), name);
+  if (bind_answer(w, path, path_len, name, name_len) != SDB_OK) return SDB_OK; /* it would fail, and all with it */
+  int code = sdb_batch_bind(b->batch, path, path_len, name, name_len, SDB_ANY);
+  if (code != SDB_OK) return code;
+  b->may_be_too_large = true;
+  expect_answer(b, SDB_OK, model_version(w->model, path, path_len));
+  if (model_same(w->model, path, path_len, name, name_len)) return SDB_OK;
+  model_bind(w->model, path, path_len, name, name_len, NULL);
+  b->changes = true;
+  return SDB_OK;
+}
+
+static int batch_add(workload *w, struct batch *b) {
+  uint8_t path[SDB_MAX_PATH];
+  size_t path_len = workload_path(1 + below(w, w->paths), path);
+  uint32_t version = model_version(w->model, path, path_len);
+  switch (below(w, 10)) {
+    case 0:
+    case 1: return batch_remove(w, b, path, path_len, false);
+    case 2: return batch_remove(w, b, path, path_len, true);
+    case 3:
+    case 4: return batch_bind(w, b, path, path_len);
+    case 5: expect_answer(b, SDB_OK, 0); return sdb_batch_expect(b->batch, path, path_len, version);
+    default: return batch_put(w, b, path, path_len);
+  }
+}
+
+static bool results_agree(workload *w, const struct batch *b, const sdb_batch_result *results) {
+  for (unsigned i = 0; i < b->count; i++) {
+    if (results[i].code != b->expected[i].code) return fail(w, "operation %u of a batch: code %d", i, results[i].code);
+    if (b->expected[i].code == SDB_OK && b->expected[i].version != 0 && results[i].commit.info.version != b->expected[i].version)
+      return fail(w, "operation %u of a batch: version %u", i, results[i].commit.info.version);
+  }
+  return true;
+}
+
+static bool batch_ended(workload *w, struct batch *b, size_t before, bool conflict) {
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.durability = random_durability(w);
+  sdb_batch_result results[BATCH_MAX];
+  size_t failed = 0;
+  unsigned count = b->count;
+  int code = sdb_batch_commit(b->batch, &options, results, BATCH_MAX, &failed);
+  bool made = code == SDB_OK && b->changes;
+  if (!model_end(w->model, made ? results[0].commit.sequence : 0)) return fail_model(w);
+  bool refused = (code == SDB_CONFLICT && conflict && failed + 1 == count) || (code == SDB_FULL && may_be_full(w)) ||
+                 (code == SDB_TOO_LARGE && b->may_be_too_large);
+  if (refused || !b->changes || (conflict && dead(w))) model_truncate(w->model, before);
+  if (refused) return true;
+  if (code != SDB_OK) return stop_or_fail(w, "batch", code);
+  if (conflict) return fail(w, "a batch with a condition that does not hold succeeded");
+  if (!results_agree(w, b, results)) return false;
+  if (options.durability == SDB_DURABLE || options.durability == SDB_DEFAULT) model_all_durable(w->model);
+  return true;
+}
+
+/* Several operations at once; every sixth batch has a last condition that does not hold, and then nothing happens. */
+static bool batch(workload *w) {
+  struct batch b = {0};
+  size_t before = model_commits(w->model);
+  int code = sdb_batch_open(w->db, &b.batch);
+  if (code != SDB_OK) return stop_or_fail(w, "batch_open", code);
+  model_begin(w->model);
+  for (uint64_t n = below(w, BATCH_MAX - 1); n > 0 && code == SDB_OK; n--) code = batch_add(w, &b);
+  bool conflict = below(w, 6) == 0;
+  if (code == SDB_OK && conflict) {
+    code = sdb_batch_expect(b.batch, "/p/1", 4, 7); /* nobody writes there */
+    b.count++;
+  }
+  if (code == SDB_OK) return batch_ended(w, &b, before, conflict);
+  sdb_batch_abort(b.batch);
+  model_end(w->model, 0);
+  model_truncate(w->model, before);
+  return (code == SDB_FULL && may_be_full(w)) || stop_or_fail(w, "batch", code);
+}
+
+/* --- The rest ----------------------------------------------------------------------------------------------------------------- */
+
 static bool make_durable(workload *w, const char *call, int code) {
   if (code != SDB_OK) return stop_or_fail(w, call, code);
   model_all_durable(w->model);
@@ -278,6 +528,7 @@ static bool make_durable(workload *w, const char *call, int code) {
 static bool step(workload *w) {
   bool more;
   if (w->device != NULL) sim_advance(w->device, below(w, 3) * 700);
+  tell_time(w);
   for (uint64_t n = 1 + below(w, 4); n > 0; n--) {
     int code = sdb_step(w->db, (unsigned)(1 + below(w, 40)), &more);
     if (code != SDB_OK) return stop_or_fail(w, "step", code);
@@ -291,6 +542,8 @@ static bool reopen(workload *w) {
   w->db = NULL;
   if (code != SDB_OK) return stop_or_fail(w, "close", code);
   model_all_durable(w->model);
+  if (w->profile != PROFILE_LARGE && below(w, 4) == 0) w->options.versions_to_keep = random_keep(w);
+  model_set_keep(w->model, w->options.versions_to_keep);
   return workload_open(w);
 }
 
@@ -299,9 +552,9 @@ static bool look(workload *w, const uint8_t *path, size_t path_len) {
 }
 
 static bool operate(workload *w) {
-  static const char *const names[] = {"put",   "writer",     "abort", "delete", "recreate", "deferred",
-                                      "flush", "checkpoint", "step",  "reopen", "look"};
-  static const unsigned weights[] = {44, 8, 2, 9, 3, 6, 4, 4, 9, 3, 8};
+  static const char *const names[] = {"put",  "writer", "abort", "delete", "recreate", "deferred", "flush", "checkpoint",
+                                      "step", "reopen", "bind",  "unbind", "restore",  "batch",    "look"};
+  static const unsigned weights[] = {34, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 5};
   uint8_t path[SDB_MAX_PATH];
   size_t path_len = workload_path(1 + below(w, w->paths), path);
   uint64_t dice = below(w, 100);
@@ -319,6 +572,10 @@ static bool operate(workload *w) {
     case 7: return make_durable(w, "checkpoint", sdb_checkpoint(w->db));
     case 8: return step(w);
     case 9: return w->stay_open || reopen(w);
+    case 10: return bind_name(w, path, path_len);
+    case 11: return unbind_name(w, path, path_len);
+    case 12: return restore(w, path, path_len);
+    case 13: return batch(w);
     default: return look(w, path, path_len);
   }
 }
@@ -334,6 +591,7 @@ bool workload_open(workload *w) {
 
 bool workload_run(workload *w, unsigned operations) {
   for (unsigned i = 0; i < operations && !w->stopped; i++) {
+    tell_time(w);
     if (!operate(w)) return false;
     if (!w->stopped && !note_synced(w)) return false;
     if (dead(w)) w->stopped = true; /* also when the call did not need what failed */
@@ -343,12 +601,14 @@ bool workload_run(workload *w, unsigned operations) {
 
 bool workload_verify(workload *w) {
   w->doing = "verify";
+  tell_time(w);
   return (model_equals(w->model, w->db) && model_check(w->model, w->db)) || stop_or_fail_model(w);
 }
 
 bool workload_recover(workload *w) {
   w->stopped = false;
   w->doing = "recover";
+  tell_time(w);
   if (!workload_open(w) || w->stopped) return w->stopped;
   bool check = below(w, 2) == 0; /* not always: it begins with a checkpoint, and hides what is wrong without one */
   if (!model_adopt(w->model, w->db) || (check && !model_check(w->model, w->db))) return stop_or_fail_model(w);

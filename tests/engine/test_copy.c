@@ -37,6 +37,7 @@ static void require_equal(const workload *like, const char *name, model *m, uint
   o.message_size = sizeof text;
   sdb *db;
   ck_assert_msg(sdb_open(name, &o, &db) == SDB_OK, "%s", text);
+  model_set_now(m, o.storage->now_ms(o.storage->ctx));
   ck_assert_msg(model_equals(m, db), "%s: %s", name, model_why(m));
   ck_assert_msg(model_check(m, db), "%s: %s", name, model_why(m));
   sdb_stats stats = {.size = sizeof stats};

@@ -195,12 +195,14 @@ static int clean_page(sdb *db, uint32_t number) {
   return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND ? SDB_OK : rc; /* a damaged page stays where it is, for repair */
 }
 
+/* A page is sparse when less than half of its room is live: any two records that leave such pages fit into one, so that every page
+ * that is filled on the way is none, and the work ends. */
 static int clean_step(sdb *db, unsigned budget) {
   while (budget-- > 0 && db->cleaning) {
     unsigned slot;
     uint32_t number;
     writer_enter(db, &slot);
-    int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, page_size(db->pager) / 2, &number);
+    int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, (page_size(db->pager) - PAGE_HEADER) / 2, &number);
     if (rc == SDB_OK) rc = clean_page(db, number);
     writer_leave(db, slot);
     if (rc == SDB_END || rc == SDB_FULL) db->cleaning = false;

@@ -76,7 +76,7 @@ _Static_assert(sizeof(allocation) % 16 == 0, "what follows is aligned to 16 byte
 struct sim {
   sdb_storage table;
   uint64_t random_state;
-  uint64_t now_ms;
+  uint64_t now_ms, jumped_ms;
   node *nodes;
   uint32_t next_number;
   names present, durable;
@@ -680,7 +680,7 @@ static int sim_sync_dir(void *ctx, const char *name) {
 
 /* --- The table: clock, randomness, memory ------------------------------------------------------------------------------------- */
 
-static uint64_t sim_now_ms(void *ctx) { return ((sim *)ctx)->now_ms; }
+static uint64_t sim_now_ms(void *ctx) { return ((sim *)ctx)->now_ms + ((sim *)ctx)->jumped_ms; }
 static uint64_t sim_monotonic_us(void *ctx) { return (((sim *)ctx)->now_ms - BOOTED_MS) * 1000; }
 
 static int sim_fill_random(void *ctx, void *buf, size_t len) {
@@ -793,6 +793,7 @@ static node *twin(const sim *s, const node *n) {
 sim *sim_clone(const sim *device, uint64_t seed) {
   sim *s = sim_new(seed);
   s->now_ms = device->now_ms;
+  s->jumped_ms = device->jumped_ms;
   s->limit = device->limit;
   s->next_number = device->next_number;
   node **link = &s->nodes;
@@ -836,6 +837,7 @@ uint64_t sim_bytes_used(const sim *s) { return units_used(s) * BLOCK; }
 uint64_t sim_allocations(const sim *s) { return s->allocation_count; }
 size_t sim_open_files(const sim *s) { return s->open_files; }
 void sim_advance(sim *s, uint64_t ms) { s->now_ms += ms; }
+void sim_jump(sim *s, uint64_t ms) { s->jumped_ms += ms; }
 
 void sim_print_leaks(const sim *s) {
   for (const allocation *a = s->allocations; a != NULL; a = a->next) {

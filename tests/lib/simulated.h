@@ -87,6 +87,8 @@ void sim_print_leaks(const sim *device);
 size_t sim_open_files(const sim *device);
 /* The clock. */
 void sim_advance(sim *device, uint64_t ms);
+/* Somebody sets the wall clock; what is measured from the start of the machine does not notice. */
+void sim_jump(sim *device, uint64_t ms);
 
 typedef struct sim_event {
   const char *call; /* the member's name in sdb_storage: "write", "sync" ... */

@@ -116,8 +116,8 @@ static int put_packed(sdb_batch *b, const struct change *asked, const void *data
   struct item *item;
   size_t head = (size_t)record_measure(&asked->r) + LOG_OP_HEAD + 8;
   size_t texts = asked->path_len + 16u + asked->r.type_len + asked->r.metadata_len;
-  bool large =
-      change_is_large(b->db, asked, packed->stored_len) || b->log_bytes + head + packed->stored_len > log_largest(b->db->log);
+  bool large = change_is_large(b->db, asked, packed->stored_len) ||
+               b->log_bytes + head + packed->stored_len > log_largest(b->db->log) / 2; /* the rest is for names */
   int rc = make_room(b, texts + (large ? 0 : packed->stored_len), &op, &item);
   if (rc != SDB_OK) return rc;
   *op = *asked;

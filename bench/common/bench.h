@@ -44,6 +44,8 @@ uint64_t rng_below(rng *r, uint64_t limit);
 
 void path_document(path *p, uint64_t i);
 void path_node_prefix(path *p, uint64_t node);
+/* How the paths of all documents end whose number ends with these digits. */
+void path_suffix(path *p, uint64_t tail, unsigned digits);
 
 /* Fills the pool that contents are cut from; contents may be up to `largest` bytes. The same in every process. */
 void content_init(size_t largest);

@@ -76,6 +76,12 @@ void path_node_prefix(path *p, uint64_t node) {
   append(p, "/");
 }
 
+void path_suffix(path *p, uint64_t tail, unsigned digits) {
+  p->len = 0;
+  append_number(p, tail, digits);
+  append(p, "/metric");
+}
+
 void path_document(path *p, uint64_t i) {
   path_node_prefix(p, i / DOCUMENTS_A_NODE);
   append(p, "sensor/");

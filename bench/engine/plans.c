@@ -185,6 +185,19 @@ static void read_kb(struct plan *plan) {
                              .limit = 4,
                              .target = "4x LMDB"});
   }
+  if (plan_wants(plan, "E8")) {
+    contest scan = contest_of("scan-suffix", "kb", plan->documents, KB, plan->rounds, STORES("sdb"));
+    contest_run(plan, &scan);
+    contest_row(plan, &scan, 0,
+                (struct row){.id = "E8", .work = "suffix search, 100 paths, 1 KB documents", .unit = UNIT_TIME, .target = "-"});
+    contest_row(plan, &scan, 1,
+                (struct row){.id = "E8",
+                             .work = "... a path found, against prefix search beside it",
+                             .unit = UNIT_FACTOR,
+                             .kind = LIMIT_ABSOLUTE,
+                             .limit = 1.5,
+                             .target = "1.5x E7"});
+  }
   if (plan_wants(plan, "E11")) {
     contest open = contest_of("open", "kb", plan->documents, KB, plan->rounds, STORES("sdb", "LMDB"));
     contest_run(plan, &open);
@@ -376,7 +389,7 @@ void plan_run(struct plan *plan) {
   report_head(&plan->report);
   small_documents(plan);
   contest load = {0};
-  if (WANTS_ANY(plan, "E2", "E4", "E5", "E6", "E7", "E11", "E13", "E14", "E16", "E17", "E18", "E19")) {
+  if (WANTS_ANY(plan, "E2", "E4", "E5", "E6", "E7", "E8", "E11", "E13", "E14", "E16", "E17", "E18", "E19")) {
     load_kb(plan, &load);
     read_kb(plan);
     put_kb(plan);

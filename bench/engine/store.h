@@ -24,6 +24,7 @@ typedef struct store_ops {
   void (*erase)(void *store, const path *p);
   /* Calls nobody: looks at every path that begins with the prefix, adds up its bytes in *sum, and returns how many there are. */
   size_t (*scan)(void *store, const path *prefix, uint64_t *sum);
+  size_t (*scan_suffix)(void *store, const path *suffix, uint64_t *sum); /* the same for its end; NULL: the store cannot */
   /* What was put is on the device. */
   void (*flush)(void *store);
   /* What was put is where a clean open finds it without replaying a log. */

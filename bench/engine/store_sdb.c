@@ -68,13 +68,9 @@ static void erase(void *store, const path *p) {
   check(store, sdb_delete(store, p->text, p->len, &options, NULL), "delete");
 }
 
-static size_t scan(void *store, const path *prefix, uint64_t *sum) {
+static size_t walk(void *store, const sdb_cursor_options *options, uint64_t *sum) {
   sdb_cursor *cursor;
-  sdb_cursor_options options;
-  sdb_cursor_options_init(&options);
-  options.prefix = prefix->text;
-  options.prefix_len = prefix->len;
-  check(store, sdb_cursor_open(store, &options, &cursor), "search");
+  check(store, sdb_cursor_open(store, options, &cursor), "search");
   size_t count = 0;
   sdb_entry entry;
   int rc;
@@ -82,6 +78,22 @@ static size_t scan(void *store, const path *prefix, uint64_t *sum) {
   if (rc != SDB_END) check(store, rc, "search");
   sdb_cursor_close(cursor);
   return count;
+}
+
+static size_t scan(void *store, const path *prefix, uint64_t *sum) {
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.prefix = prefix->text;
+  options.prefix_len = prefix->len;
+  return walk(store, &options, sum);
+}
+
+static size_t scan_suffix(void *store, const path *suffix, uint64_t *sum) {
+  sdb_cursor_options options;
+  sdb_cursor_options_init(&options);
+  options.suffix = suffix->text;
+  options.suffix_len = suffix->len;
+  return walk(store, &options, sum);
 }
 
 static void flush(void *store) { check(store, sdb_flush(store), "flush"); }
@@ -119,7 +131,8 @@ static size_t read_large(void *store, const path *p, uint8_t *buf, size_t piece)
 #define SDB_STORE(store_name, store_open, store_put)                                                                               \
   {                                                                                                                                \
     .name = store_name, .open = store_open, .close = close_store, .put = store_put, .get = get, .erase = erase, .scan = scan,      \
-    .flush = flush, .checkpoint = checkpoint, .settle = settle, .write_large = write_large, .read_large = read_large               \
+    .scan_suffix = scan_suffix, .flush = flush, .checkpoint = checkpoint, .settle = settle, .write_large = write_large,            \
+    .read_large = read_large                                                                                                       \
   }
 
 const store_ops store_sdb = SDB_STORE("sdb", open_default, put);

@@ -83,6 +83,34 @@ void work_scan(bench *b) {
   free(prefixes);
 }
 
+/* By prefix and by suffix by turns, so that what disturbs one disturbs the other. */
+void work_scan_suffix(bench *b) {
+  uint64_t count = b->job.count ? b->job.count : SCANS_A_ROUND, found = 0, expected = 0, sum = 0, tails = 1;
+  unsigned digits = 0;
+  for (; 10 * tails * DOCUMENTS_A_NODE <= b->job.documents; digits++) tails *= 10; /* as many results, or somewhat more */
+  path *paths = need(2 * count * sizeof *paths);
+  for (uint64_t i = 0; i < count; i++) {
+    uint64_t tail = rng_below(&b->random, tails);
+    path_node_prefix(&paths[2 * i], rng_below(&b->random, b->job.documents / DOCUMENTS_A_NODE));
+    path_suffix(&paths[2 * i + 1], tail, digits);
+    expected += b->job.documents / tails + (tail < b->job.documents % tails);
+  }
+  double by_prefix = 0, by_suffix = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    double begin = now();
+    b->ops->scan(b->store, &paths[2 * i], &sum);
+    double between = now();
+    found += b->ops->scan_suffix(b->store, &paths[2 * i + 1], &sum);
+    by_prefix += between - begin;
+    by_suffix += now() - between;
+  }
+  if (found != expected || !sum) die("%s: searches by suffix found %llu paths", b->ops->name, (unsigned long long)found);
+  double each = by_suffix / (double)expected, other = by_prefix / (double)(count * DOCUMENTS_A_NODE);
+  bench_figure(b, by_suffix / (double)count);
+  bench_figure(b, each / other);
+  free(paths);
+}
+
 /* Documents that were not there before, in no order: their numbers are beyond those loaded. */
 void work_put(bench *b) {
   uint64_t count = b->job.count ? b->job.count : PUTS_A_ROUND;
@@ -215,6 +243,7 @@ const work_ops *work_find(const char *name) {
       {"load", NULL, work_load, NULL},
       {"get", work_get_prepare, work_get, finish_close},
       {"scan", prepare_open, work_scan, finish_close},
+      {"scan-suffix", prepare_open, work_scan_suffix, finish_close},
       {"put", prepare_open, work_put, finish_close},
       {"put-threads", prepare_open, work_put_threads, finish_close},
       {"put-beside-load", prepare_open, work_put_beside_load, finish_close},

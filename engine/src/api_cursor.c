@@ -54,10 +54,8 @@ struct sdb_cursor {
  */
 
 static void copy(const sdb_cursor *c, uint8_t *to, const void *bytes, size_t len) {
-  const uint8_t *from = bytes;
-  if (c->order == SDB_ORDER_SUFFIX)
-    for (size_t i = 0; i < len; i++) to[i] = from[len - 1 - i];
-  else if (len) memcpy(to, from, len);
+  if (c->order == SDB_ORDER_SUFFIX) bytes_reverse(to, bytes, len);
+  else if (len) memcpy(to, bytes, len);
 }
 
 static void keep(const sdb_cursor *c, struct bytes *to, const void *bytes, size_t len) {

@@ -18,4 +18,11 @@ static inline void put64(uint8_t *p, uint64_t v) { put32(p, (uint32_t)v), put32(
 
 static inline uint64_t align_up(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
 
+/* The same bytes from behind, eight at a time: searches by suffix turn every path they find. */
+static inline void bytes_reverse(uint8_t *to, const uint8_t *from, size_t len) {
+  size_t i = 0;
+  for (; i + 8 <= len; i += 8) put64(to + i, __builtin_bswap64(get64(from + len - i - 8)));
+  for (; i < len; i++) to[i] = from[len - 1 - i];
+}
+
 #endif

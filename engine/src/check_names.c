@@ -26,7 +26,7 @@ static int visit_key(void *user, const uint8_t *key, size_t len, uint64_t docume
   uint8_t back[SDB_MAX_PATH];
   uint64_t found;
   c->entries++;
-  for (size_t i = 0; i < len; i++) back[i] = key[len - 1 - i];
+  bytes_reverse(back, key, len);
   int rc = tree_get(c->db->pager, VIEW_HEAD, c->other, back, len, &found);
   if (rc == SDB_NO_MEMORY || rc == SDB_IO) return rc;
   c->missing += rc != SDB_OK;

@@ -18,8 +18,7 @@
 #include "db.h"
 
 static const uint8_t *reversed(const void *path, size_t len, uint8_t buf[SDB_MAX_PATH]) {
-  const uint8_t *from = path;
-  for (size_t i = 0; i < len; i++) buf[i] = from[len - 1 - i];
+  bytes_reverse(buf, path, len);
   return buf;
 }
 

@@ -44,8 +44,11 @@ uint64_t rng_below(rng *r, uint64_t limit);
 
 void path_document(path *p, uint64_t i);
 void path_node_prefix(path *p, uint64_t node);
-/* How the paths of all documents end whose number ends with these digits. */
-void path_suffix(path *p, uint64_t tail, unsigned digits);
+/* /messages/sent/ and a random UUID that belongs to i. */
+void path_message(path *p, uint64_t i);
+/* What the paths of 100 of `documents` documents end with, `which` being any number. Returns how many they are: 100 where
+ * `documents` is a power of ten. */
+uint64_t path_suffix(path *p, uint64_t documents, uint64_t which);
 
 /* Fills the pool that contents are cut from; contents may be up to `largest` bytes. The same in every process. */
 void content_init(size_t largest);

@@ -76,17 +76,34 @@ void path_node_prefix(path *p, uint64_t node) {
   append(p, "/");
 }
 
-void path_suffix(path *p, uint64_t tail, unsigned digits) {
-  p->len = 0;
-  append_number(p, tail, digits);
-  append(p, "/metric");
-}
-
 void path_document(path *p, uint64_t i) {
   path_node_prefix(p, i / DOCUMENTS_A_NODE);
   append(p, "sensor/");
   append_number(p, i, 8);
   append(p, "/metric");
+}
+
+void path_message(path *p, uint64_t i) {
+  static const char digits[] = "0123456789abcdef";
+  static const uint8_t dashes[16] = {[4] = 1, [6] = 1, [8] = 1, [10] = 1};
+  p->len = 0;
+  append(p, "/messages/sent/");
+  for (unsigned at = 0; at < 16; at++) {
+    uint64_t half = mix(2 * i + at / 8 + 1) >> (at % 8 * 8) & 255;
+    if (dashes[at]) p->text[p->len++] = '-';
+    p->text[p->len++] = digits[half >> 4];
+    p->text[p->len++] = digits[half & 15];
+  }
+}
+
+uint64_t path_suffix(path *p, uint64_t documents, uint64_t which) {
+  unsigned digits = 0;
+  uint64_t groups = 1;
+  for (; documents / groups > 100; groups *= 10) digits++;
+  p->len = 0;
+  append_number(p, which % groups, digits);
+  append(p, "/metric");
+  return documents / groups;
 }
 
 void content_init(size_t largest) {

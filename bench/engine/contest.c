@@ -93,9 +93,30 @@ void contest_row(struct plan *plan, const contest *c, unsigned figure, struct ro
   report_row(&plan->report, &row);
 }
 
+bool store_is_ours(const char *store) { return strncmp(store, "sdb", 3) == 0; }
+
+const series *contest_figures(const contest *c, const char *store, unsigned figure) {
+  static const series none;
+  for (unsigned i = 0; i < c->side_count; i++) {
+    if (!strcmp(c->sides[i].store, store)) return &c->sides[i].figures[figure];
+  }
+  return &none;
+}
+
+void contest_row_of(struct plan *plan, const contest *c, const char *store, unsigned figure, struct row row) {
+  row.ours = contest_figures(c, store, figure);
+  for (unsigned i = 0; i < c->side_count; i++) {
+    if (store_is_ours(c->sides[i].store)) continue;
+    row.peers[row.peer_count].name = c->sides[i].store;
+    row.peers[row.peer_count++].series = &c->sides[i].figures[figure];
+  }
+  report_row(&plan->report, &row);
+}
+
 void plan_clean(const struct plan *plan, const char *tag) {
-  static const char *const stores[] = {"sdb",  "sdb-nommap", "sdb-buffered", "sdb-log",        "floor",
-                                       "LMDB", "RocksDB",    "RocksDB blob", "RocksDB no log", "SQLite"};
+  static const char *const stores[] = {"sdb",          "sdb-nosuffix",   "sdb-quick", "sdb-crypt", "sdb-nommap",
+                                       "sdb-buffered", "sdb-log",        "floor",     "LMDB",      "RocksDB",
+                                       "RocksDB blob", "RocksDB no log", "SQLite"};
   char name[512];
   for (size_t i = 0; i < sizeof stores / sizeof *stores; i++) {
     store_directory(plan, tag, stores[i], name, sizeof name);

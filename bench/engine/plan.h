@@ -5,10 +5,11 @@
 
 #include "work.h"
 
-#define PLAN_STORES 6u /* at most so many side by side */
+#define PLAN_STORES 10u /* at most so many side by side */
 
 struct plan {
   uint64_t documents;
+  double scale; /* of everything whose number is fixed */
   unsigned rounds;
   const char *only; /* NULL: all */
   const char *dir;
@@ -41,6 +42,12 @@ bool plan_wants(const struct plan *plan, const char *id);
 void contest_run(const struct plan *plan, contest *c);
 /* A row whose peers are the contest's other sides, in their order. */
 void contest_row(struct plan *plan, const contest *c, unsigned figure, struct row row);
+/* A row of the side with that name; its peers are the sides that are not ours. */
+void contest_row_of(struct plan *plan, const contest *c, const char *store, unsigned figure, struct row row);
+/* The figures of one side; empty when there is none of that name. */
+const series *contest_figures(const contest *c, const char *store, unsigned figure);
+/* Stores of StreamDB are variants of one another, not peers. */
+bool store_is_ours(const char *store);
 /* Removes what the works with that tag left. */
 void plan_clean(const struct plan *plan, const char *tag);
 

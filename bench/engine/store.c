@@ -5,12 +5,13 @@
 #include <string.h>
 
 static const store_ops *const all[] = {
-    &store_sdb,     &store_sdb_nommap,   &store_sdb_buffered,  &store_sdb_log, &store_floor,
+    &store_sdb,        &store_sdb_nosuffix, &store_sdb_quick,     &store_sdb_crypt,
+    &store_sdb_nommap, &store_sdb_buffered, &store_sdb_log,       &store_floor,
 #ifdef BENCH_LMDB
     &store_lmdb,
 #endif
 #ifdef BENCH_ROCKSDB
-    &store_rocksdb, &store_rocksdb_blob, &store_rocksdb_nolog,
+    &store_rocksdb,    &store_rocksdb_blob, &store_rocksdb_nolog,
 #endif
 #ifdef BENCH_SQLITE
     &store_sqlite,

@@ -24,7 +24,8 @@ typedef struct store_ops {
   void (*erase)(void *store, const path *p);
   /* Calls nobody: looks at every path that begins with the prefix, adds up its bytes in *sum, and returns how many there are. */
   size_t (*scan)(void *store, const path *prefix, uint64_t *sum);
-  size_t (*scan_suffix)(void *store, const path *suffix, uint64_t *sum); /* the same for its end; NULL: the store cannot */
+  /* The same for paths that end with the suffix. NULL: the store has no such search. */
+  size_t (*scan_suffix)(void *store, const path *suffix, uint64_t *sum);
   /* What was put is on the device. */
   void (*flush)(void *store);
   /* What was put is where a clean open finds it without replaying a log. */
@@ -37,6 +38,9 @@ typedef struct store_ops {
 } store_ops;
 
 extern const store_ops store_sdb;          /* StreamDB at its defaults, except the cache */
+extern const store_ops store_sdb_nosuffix; /* the same without the suffix index */
+extern const store_ops store_sdb_quick;    /* the same in quick mode */
+extern const store_ops store_sdb_crypt;    /* the same, encrypted */
 extern const store_ops store_sdb_nommap;   /* the same without mmap */
 extern const store_ops store_sdb_buffered; /* the same, puts that are not durable being buffered instead of none */
 extern const store_ops store_sdb_log;      /* the same with 1 GB of log between checkpoints, to have something to recover */

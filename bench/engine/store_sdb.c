@@ -29,10 +29,18 @@ static sdb *open_with(const char *dir, void (*change)(sdb_options *options)) {
   return db;
 }
 
+static const uint8_t key[32] = "measured, and not kept secret...";
+
+static void without_suffix(sdb_options *options) { options->suffix_index = false; }
+static void quickly(sdb_options *options) { options->quick_mode = true; }
+static void encrypted(sdb_options *options) { options->encryption_key = key; }
 static void without_mmap(sdb_options *options) { options->use_mmap = false; }
 static void with_long_log(sdb_options *options) { options->checkpoint_wal_bytes = (uint64_t)1 << 30; }
 
 static void *open_default(const char *dir) { return open_with(dir, NULL); }
+static void *open_nosuffix(const char *dir) { return open_with(dir, without_suffix); }
+static void *open_quick(const char *dir) { return open_with(dir, quickly); }
+static void *open_crypt(const char *dir) { return open_with(dir, encrypted); }
 static void *open_nommap(const char *dir) { return open_with(dir, without_mmap); }
 static void *open_log(const char *dir) { return open_with(dir, with_long_log); }
 
@@ -68,7 +76,7 @@ static void erase(void *store, const path *p) {
   check(store, sdb_delete(store, p->text, p->len, &options, NULL), "delete");
 }
 
-static size_t walk(void *store, const sdb_cursor_options *options, uint64_t *sum) {
+static size_t search(void *store, const sdb_cursor_options *options, uint64_t *sum) {
   sdb_cursor *cursor;
   check(store, sdb_cursor_open(store, options, &cursor), "search");
   size_t count = 0;
@@ -85,7 +93,7 @@ static size_t scan(void *store, const path *prefix, uint64_t *sum) {
   sdb_cursor_options_init(&options);
   options.prefix = prefix->text;
   options.prefix_len = prefix->len;
-  return walk(store, &options, sum);
+  return search(store, &options, sum);
 }
 
 static size_t scan_suffix(void *store, const path *suffix, uint64_t *sum) {
@@ -93,7 +101,7 @@ static size_t scan_suffix(void *store, const path *suffix, uint64_t *sum) {
   sdb_cursor_options_init(&options);
   options.suffix = suffix->text;
   options.suffix_len = suffix->len;
-  return walk(store, &options, sum);
+  return search(store, &options, sum);
 }
 
 static void flush(void *store) { check(store, sdb_flush(store), "flush"); }
@@ -136,6 +144,9 @@ static size_t read_large(void *store, const path *p, uint8_t *buf, size_t piece)
   }
 
 const store_ops store_sdb = SDB_STORE("sdb", open_default, put);
+const store_ops store_sdb_nosuffix = SDB_STORE("sdb-nosuffix", open_nosuffix, put);
+const store_ops store_sdb_quick = SDB_STORE("sdb-quick", open_quick, put);
+const store_ops store_sdb_crypt = SDB_STORE("sdb-crypt", open_crypt, put);
 const store_ops store_sdb_nommap = SDB_STORE("sdb-nommap", open_nommap, put);
 const store_ops store_sdb_buffered = SDB_STORE("sdb-buffered", open_default, put_buffered);
 const store_ops store_sdb_log = SDB_STORE("sdb-log", open_log, put);

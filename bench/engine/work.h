@@ -55,8 +55,9 @@ const work_ops *work_find(const char *name);
 void work_load(bench *b); /* documents/s, bytes on the device, bytes of memory that are not the store's */
 void work_get_prepare(bench *b);
 void work_get(bench *b);               /* seconds a get, of the clock and of the processor */
-void work_scan(bench *b);              /* seconds a search */
-void work_scan_suffix(bench *b);       /* seconds a search by suffix; its time a path as a part of that by prefix */
+void work_scan(bench *b);              /* by prefix: seconds a search */
+void work_scan_suffix(bench *b);       /* by suffix: seconds a search */
+void work_load_messages(bench *b);     /* bytes of all files a document, beyond path and content, log left out */
 void work_put(bench *b);               /* durable: seconds a put: mean, median, p99, longest */
 void work_put_threads(bench *b);       /* durable, 64 callers: puts/s */
 void work_put_beside_load(bench *b);   /* durable, while a thread loads: seconds: mean, median, p99, longest */

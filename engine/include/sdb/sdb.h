@@ -333,10 +333,13 @@ typedef void sdb_get_callback(void *user, int code, void *data, size_t size, con
 /* Asks for a version to be read and `callback` to be told, and returns without waiting for storage. The path is copied. What is
  * read is the state when the request is served, so everything visible now is seen. *request (may be NULL) is set before the
  * callback is called. On SDB_OK the callback is called exactly once, and has returned when sdb_close() returns, which cancels what
- * still waits then; on an error it is not called. With threads (sdb_options.threads and worker_threads, a storage table that has
- * them): served and called back by up to `worker_threads` threads of the database, in no certain order. The first requests start
- * them. Without: served by sdb_step() only, in order, each in the thread that calls it. Not more than 1,024 wait: SDB_BUSY.
- * SDB_INVALID, SDB_NO_MEMORY (memory or thread), SDB_CANCELLED (the database is being closed).
+ * still waits then; on an error it is not called.
+ *
+ * Who serves: up to `worker_threads` threads of the database, in no certain order; the first requests start them. Where there are
+ * none (sdb_options.threads or worker_threads say so, or the storage table has none) sdb_step() alone, in order, in the thread that
+ * calls it.
+ *
+ * Not more than 1,024 wait: SDB_BUSY. SDB_INVALID, SDB_NO_MEMORY (memory or thread), SDB_CANCELLED (the database is being closed).
  */
 SDB_API SDB_MUST_USE int sdb_get_async(sdb *db, const void *path, size_t path_len, uint32_t version, sdb_get_callback *callback,
                                        void *user, sdb_request *request);

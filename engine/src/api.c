@@ -79,7 +79,7 @@ static pager_config config_of(const sdb *db) {
 }
 
 /* The first checkpoint of a new file: an empty path tree and table. */
-static int create_first(sdb *db, pager *p) {
+static int create_first(const sdb *db, pager *p) {
   roots r = {.doc_limit = 1};
   bool done = false;
   pager_lock(p);
@@ -98,24 +98,42 @@ static int create_first(sdb *db, pager *p) {
   return rc;
 }
 
-static int create_file(sdb *db, const char *fresh) {
+/* Fills the locked, empty `file` and gives it the database's name. */
+static int create_as(sdb *db, sdb_file *file, const char *fresh) {
   const sdb_storage *st = db->e.storage;
   header h = {.page_size = db->options.page_size, .created_ms = st->now_ms(st->ctx)};
   pager_config config = config_of(db);
   pager *p = NULL;
-  sdb_file *file;
   if (st->random(st->ctx, h.database_id, sizeof h.database_id) != SDB_OK || st->random(st->ctx, &h.epoch, sizeof h.epoch) != SDB_OK)
     return env_fail(&db->e, SDB_IO, "no randomness for a database id");
-  int rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
-  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "cannot create %s: its folder does not exist", fresh);
-  if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot create %s: %s", fresh, sdb_strerror(rc));
-  rc = pager_create(&db->e, file, &config, &h, &p);
+  int rc = pager_create(&db->e, file, &config, &h, &p);
   if (rc == SDB_OK) rc = create_first(db, p);
   pager_close(p);
-  st->close(file);
-  if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, db->name);
+  if (rc != SDB_OK) return rc;
+  rc = st->rename(st->ctx, fresh, db->name);
   if (rc == SDB_OK) rc = st->sync_dir(st->ctx, db->name);
-  if (rc != SDB_OK) st->remove(st->ctx, fresh);
+  return rc == SDB_OK ? SDB_OK : env_fail(&db->e, rc, "cannot give the new database its name %s: %s", db->name, sdb_strerror(rc));
+}
+
+/* Whoever has `fresh` locked is the only one who may give it the database's name, and keeps the lock. Somebody may have done so
+ * after we had looked for the database and before we got our lock: then that one is the database, and db->file stays NULL. */
+static int create_file(sdb *db, const char *fresh) {
+  const sdb_storage *st = db->e.storage;
+  sdb_file *file, *other;
+  int rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
+  if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "cannot create %s: its folder does not exist", fresh);
+  if (rc == SDB_LOCKED) return env_fail(&db->e, rc, "%s is being created by another process or handle", db->name);
+  if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot create %s: %s", fresh, sdb_strerror(rc));
+  int found = st->open(st->ctx, db->name, SDB_OPEN_READ, &other);
+  if (found == SDB_OK) st->close(other);
+  else if (found == SDB_NOT_FOUND) rc = create_as(db, file, fresh);
+  else rc = env_fail(&db->e, found, "cannot open %s: %s", db->name, sdb_strerror(found));
+  if (rc == SDB_OK && found == SDB_NOT_FOUND) {
+    db->file = file;
+    return SDB_OK;
+  }
+  st->remove(st->ctx, fresh); /* not there when it was renamed before the failure */
+  st->close(file);
   return rc;
 }
 
@@ -147,12 +165,15 @@ static int open_file(sdb *db) {
   if (rc == SDB_NOT_FOUND && db->options.create && !db->options.read_only) {
     rc = create(db);
     if (rc != SDB_OK) return rc;
-    rc = st->open(st->ctx, db->name, flags, &db->file);
+    if (!db->file) rc = st->open(st->ctx, db->name, flags, &db->file);
   }
   if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "there is no database %s", db->name);
   if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot open %s: %s", db->name, sdb_strerror(rc));
   rc = st->lock(db->file, !db->options.read_only);
   if (rc == SDB_LOCKED) return env_fail(&db->e, rc, "%s is in use by another process or handle", db->name);
+  if (rc == SDB_LINKED)
+    return env_fail(&db->e, rc,
+                    "%s has other names too (hard links), but its log stands beside one of them only; remove the others", db->name);
   return rc == SDB_OK ? SDB_OK : env_fail(&db->e, rc, "cannot lock %s", db->name);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* check.c - proves I8 and every checksum: each physical page is fixed, or reached exactly once, or free, or held for a reason.
  *
+ *   0 slots      both header slots verify
  *   1 chunks     directories, map and bitmap chunks against their checksums
  *   2 pages      every logical page: its stored bytes verify, its place is its own
  *   3 tree       all rules of the path tree; each path names a document whose record carries that path
@@ -309,6 +310,12 @@ int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *
   if (rc != SDB_OK) return rc;
   if (!report || report->size != sizeof *report) return env_fail(&db->e, SDB_INVALID, "set sdb_check_report.size before the call");
   *report = (sdb_check_report){.size = sizeof *report};
+  struct check c = {.db = db, .problem = problem, .user = user, .report = report};
+  mutex_lock(&db->work);
+  pager_lock(db->pager);
+  pager_check_slots(db->pager, say, &c); /* first: a checkpoint writes both anew */
+  pager_unlock(db->pager);
+  mutex_unlock(&db->work);
   if (!db->read_only && !atomic_load(&db->e.sync_failed)) { /* so that what is used on disk is what is reached now */
     rc = sdb_checkpoint(db);
     if (rc != SDB_OK) return rc;
@@ -316,7 +323,6 @@ int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *
   mutex_lock(&db->work);
   pager_lock(db->pager);
   unsigned slot = pager_enter(db->pager);
-  struct check c = {.db = db, .problem = problem, .user = user, .report = report};
   c.logical_limit = pager_logical_limit(db->pager);
   c.replayed = pager_changed(db->pager);
   c.reached = mem_new(&db->e, pager_pages_total(db->pager) / 8 + 1);

@@ -266,7 +266,7 @@ static int write_bitmap_chunk(pager *p, struct group *g, uint32_t group, uint32_
 static int step_chunks(pager *p, unsigned budget, bool bitmaps) {
   struct checkpoint *cp = &p->cp;
   uint32_t chunks = bitmaps ? p->g.bitmaps : p->g.map_chunks;
-  for (; cp->group < MAX_GROUPS; cp->group++, cp->chunk = 0) {
+  for (; cp->group < atomic_load(&p->group_limit); cp->group++, cp->chunk = 0) {
     struct group *g = atomic_load(&p->groups[cp->group]);
     for (; g && cp->chunk < chunks; cp->chunk++) {
       struct map_chunk *c = bitmaps ? NULL : atomic_load(&g->maps[cp->chunk]);
@@ -301,7 +301,7 @@ static int step_directories(pager *p) {
   struct checkpoint *cp = &p->cp;
   uint8_t *image = p->stage;
   size_t chunks = cp->pending_count; /* sorted by group, as two ascending sequences: maps, then bitmaps */
-  for (uint32_t group = 0; group < MAX_GROUPS; group++) {
+  for (uint32_t group = 0; group < atomic_load(&p->group_limit); group++) {
     bool any = false;
     struct group *g = atomic_load(&p->groups[group]);
     for (size_t i = 0; g && i < chunks; i++) {

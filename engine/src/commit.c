@@ -85,7 +85,7 @@ static int lead(sdb *db) {
   pager_lock(db->pager);
   publish_lazy(db);
   log_seal(db->log);
-  db->unsynced_since_us = 0;
+  db->unsynced = false;
   uint64_t target = db->last_sequence;
   atomic_store(&db->group_end, target);
   uint64_t version = pager_open_version_used(db->pager) ? pager_close_version(db->pager) : 0;
@@ -160,7 +160,8 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
     db->last_durable = sequence;
     return sequence;
   }
-  if (d == SDB_BUFFERED && !db->unsynced_since_us) db->unsynced_since_us = db->last_commit_us;
+  if (d == SDB_BUFFERED && !db->unsynced) db->unsynced_since_us = db->last_commit_us;
+  if (d == SDB_BUFFERED) db->unsynced = true;
   if (durable_waiting(db)) return db->last_durable; /* never visible before an earlier one */
   atomic_store(&db->lazy, true);
   if (++db->lazy_count >= LAZY_COMMITS) publish_lazy(db);

@@ -118,7 +118,8 @@ struct sdb {
   atomic_bool asleep; /* the worker waits for the bell and for nothing else */
   void *worker;
   struct async async;
-  uint64_t unsynced_since_us; /* when the oldest buffered commit was made; 0: none */
+  bool unsynced;              /* some buffered commit waits for its sync */
+  uint64_t unsynced_since_us; /* when the oldest of them was made */
   uint64_t last_commit_us;
 
   atomic_bool quick; /* reads that begin now do not check contents */

@@ -121,7 +121,8 @@ void pager_free_run(pager *p, run r);
 /* Before freeing: loads what says who uses those pages, so that freeing cannot fail. SDB_CORRUPT: not pages that a document
  * can have. */
 int pager_know_run(pager *p, run r);
-/* Recovery: nobody may be given these pages. SDB_CORRUPT when they are outside the file or taken by something else. */
+/* Recovery: nobody may be given these pages. SDB_INVALID when they are outside the file or taken by something else; SDB_CORRUPT
+ * when what says so is damaged. */
 int pager_hold_run(pager *p, run r);
 
 /* --- Background --------------------------------------------------------------------------------------------------------------- */
@@ -174,6 +175,9 @@ typedef struct pager_stats {
 } pager_stats;
 void pager_get_stats(pager *p, pager_stats *s);
 
+/* Tells of header slots that do not verify; while one does, the next open for writing repairs the other. Nobody may be writing
+ * them. */
+void pager_check_slots(pager *p, void (*problem)(void *user, const char *sentence), void *user);
 /* For check: walks logical pages in use in the writer's state (number, kind, place or 0 when not on disk, live bytes). Under the
  * lock, inside enter/leave. */
 int pager_walk(pager *p, int (*visit)(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live), void *user);

@@ -77,7 +77,7 @@ static void group_drop(pager *p, uint32_t index) {
 
 void pager_close(pager *p) {
   if (!p) return;
-  for (uint32_t i = 0; p->groups && i < MAX_GROUPS; i++) group_drop(p, i);
+  for (uint32_t i = 0; p->groups && i < atomic_load(&p->group_limit); i++) group_drop(p, i);
   while (p->retired.first) {
     struct frame *f = p->retired.first;
     list_remove(&p->retired, f);
@@ -318,6 +318,22 @@ static void check_one(pager *p, uint64_t offset, dir_entry entry, const char *wh
   char text[128];
   snprintf(text, sizeof text, "%s %u at offset %llu %s", what, index, (unsigned long long)offset, wrong);
   problem(user, text);
+}
+
+void pager_check_slots(pager *p, void (*problem)(void *user, const char *sentence), void *user) {
+  uint8_t slot[SLOT_SIZE];
+  for (unsigned i = 0; i < 2; i++) {
+    header h;
+    const char *wrong = NULL;
+    int rc = p->e->storage->read(p->file, i * (uint64_t)SLOT_B, slot, sizeof slot);
+    if (rc != SDB_OK) wrong = "cannot be read";
+    else if (header_decode(&h, slot) != SDB_OK) wrong = "is not valid";
+    else if (memcmp(h.database_id, p->head.database_id, 16) != 0) wrong = "belongs to another database";
+    if (!wrong) continue;
+    char text[128];
+    snprintf(text, sizeof text, "header slot %c at offset %llu %s", 'A' + i, (unsigned long long)i * SLOT_B, wrong);
+    problem(user, text);
+  }
 }
 
 int pager_check_chunks(pager *p, void (*problem)(void *user, const char *sentence), void *user) {

@@ -121,6 +121,7 @@ struct pager {
   struct span paced, begun;
 
   struct group *_Atomic *groups; /* MAX_GROUPS */
+  _Atomic uint32_t group_limit;  /* those in use are below */
   uint8_t *root_dir;             /* R pages, as of the last complete checkpoint */
   bool root_loaded[MAX_ROOT_PAGES];
 

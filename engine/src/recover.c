@@ -74,7 +74,7 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
   if (run_list_parse(&l, &rec) != SDB_OK) return bad(rp->db, r);
   for (uint32_t i = 0; i < l.count; i++) {
     int rc = pager_hold_run(rp->db->pager, l.runs[i]);
-    if (rc != SDB_OK) return rc == SDB_CORRUPT ? bad(rp->db, r) : rc;
+    if (rc != SDB_OK) return rc == SDB_INVALID ? bad(rp->db, r) : rc;
   }
   return SDB_OK;
 }

@@ -71,6 +71,7 @@ static int group_load(pager *p, uint32_t index, struct group **out) {
     return rc;
   }
   atomic_store(&p->groups[index], g);
+  if (index >= atomic_load(&p->group_limit)) atomic_store(&p->group_limit, index + 1);
   *out = g;
   return SDB_OK;
 }
@@ -524,13 +525,13 @@ void pager_live_add(pager *p, uint32_t number, int32_t bytes) {
 }
 
 int pager_hold_run(pager *p, run r) {
-  if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return SDB_CORRUPT;
+  if (r.count == 0 || r.start >= p->pages_total || r.count > p->pages_total - r.start) return SDB_INVALID;
   for (uint32_t i = 0; i < r.count; i++) {
     struct bitmap *b;
     uint32_t bit;
     int rc = bitmap_get(p, r.start + i, &b, &bit);
     if (rc != SDB_OK) return rc;
-    if (bit_get(b->used, bit)) return SDB_CORRUPT;
+    if (bit_get(b->used, bit)) return SDB_INVALID;
     if (bit_get(b->busy, bit)) continue; /* the same extent named again */
     bit_set(b->busy, bit);
     b->available--;

@@ -4,6 +4,7 @@
  * What each promise of storage.h rests on:
  * - lock: an open-file-description lock. It belongs to the handle, not to the process, so that a second open in the same process is
  *   refused too, and closing an unrelated descriptor of the file does not lose it.
+ * - lock: a file with several hard links is refused, because nothing tells which of its names the log stands beside.
  * - create: the file is locked before it is emptied, and it is the file that still has the name, so that of two processes that
  *   create one name at the same time one gets SDB_LOCKED and neither empties what the other has begun.
  * - sync: fdatasync, contents and the size needed to read them. Never repeated here either: after a failure the kernel may have
@@ -171,8 +172,13 @@ static const volatile char *make_mark(void) {
 }
 
 static int file_lock(sdb_file *file, bool exclusive) {
+  struct stat st;
   if (!file->mark) file->mark = make_mark();
-  return lock_descriptor(file->fd, exclusive ? F_WRLCK : F_RDLCK);
+  int code = lock_descriptor(file->fd, exclusive ? F_WRLCK : F_RDLCK);
+  if (code != SDB_OK) return code;
+  if (fstat(file->fd, &st) != 0) code = code_of_errno(errno);
+  else if (st.st_nlink > 1) code = SDB_LINKED;
+  return code;
 }
 
 static bool file_inherited(const sdb_file *file) { return file->mark ? *file->mark == 0 : getpid() != file->owner; }

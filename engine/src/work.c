@@ -53,7 +53,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
   if (rc == SDB_OK) {
     publish_lazy(db);
     log_seal(db->log);
-    db->unsynced_since_us = 0;
+    db->unsynced = false;
     db->checkpoint_position = log_tail(db->log, &db->checkpoint_chain);
     sequence = db->last_sequence;
     version = pager_checkpoint_begin(db->pager, &db->roots, trim);
@@ -237,9 +237,10 @@ struct pressure work_pressure(sdb *db) {
 
 static int buffered_sync(sdb *db, bool *more) {
   pager_lock(db->pager);
+  bool waiting = db->unsynced;
   uint64_t since = db->unsynced_since_us, sequence = db->last_sequence;
   pager_unlock(db->pager);
-  if (!since || now_us(db) - since < db->options.buffered_interval_ms * 1000ull) return SDB_OK;
+  if (!waiting || now_us(db) - since < db->options.buffered_interval_ms * 1000ull) return SDB_OK;
   *more = true;
   return wait_durable(db, sequence);
 }
@@ -375,7 +376,7 @@ static uint64_t sleep_us(sdb *db) {
       if (rest && us > MARK_AFTER_US) us = MARK_AFTER_US;
       if (checkpoint_due(db) && db->retry_us > now && us > db->retry_us - now) us = db->retry_us - now;
       uint64_t interval = db->options.buffered_interval_ms * 1000ull;
-      if (db->unsynced_since_us && us > interval) us = interval;
+      if (db->unsynced && us > interval) us = interval;
     }
   }
   pager_unlock(db->pager);

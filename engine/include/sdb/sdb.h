@@ -76,6 +76,7 @@ extern "C" {
   X(SDB_MISMATCH, -13, "the log does not belong to the data file")                                                                 \
   X(SDB_SYNC_FAILED, -14, "an earlier sync failed; nothing more is written until the database is opened again")                    \
   X(SDB_DENIED, -15, "permission denied")                                                                                          \
+  X(SDB_LINKED, -30, "the file has more than one name (hard links)")                                                               \
   X(SDB_SMALL_BUFFER, -16, "the buffer is too small for the document")                                                             \
   X(SDB_END, -17, "there is nothing further")                                                                                      \
   X(SDB_INTERNAL, -18, "an internal rule was broken; please report this")                                                          \
@@ -164,9 +165,10 @@ typedef struct sdb_options {
 SDB_API void sdb_options_init(sdb_options *options);
 
 /* Opens, creating the file if asked, and recovers what a crash left. `options` NULL: the defaults. The name is copied.
- * SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_MISMATCH, SDB_INVALID, SDB_DENIED, SDB_FULL, SDB_IO,
- * SDB_NO_MEMORY. SDB_WRONG_KEY: the database is encrypted and this is not its key, or there is none, or there is one and the
- * database is not encrypted; nothing was written then. A log with damage in the middle opens read-only: see sdb_stats.log_damaged.
+ * SDB_NOT_FOUND, SDB_LOCKED, SDB_LINKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_MISMATCH, SDB_INVALID, SDB_DENIED, SDB_FULL,
+ * SDB_IO, SDB_NO_MEMORY. SDB_WRONG_KEY: the database is encrypted and this is not its key, or there is none, or there is one and
+ * the database is not encrypted; nothing was written then. A log with damage in the middle opens read-only: see
+ * sdb_stats.log_damaged.
  */
 SDB_API SDB_MUST_USE int sdb_open(const char *name, const sdb_options *options, sdb **db);
 

@@ -31,7 +31,7 @@ extern "C" {
 /* Flags of `open`. */
 #define SDB_OPEN_READ 0u   /* an existing file, for reading */
 #define SDB_OPEN_WRITE 1u  /* an existing file, for reading and writing */
-#define SDB_OPEN_CREATE 2u /* a new empty file, replacing one of that name; for reading and writing */
+#define SDB_OPEN_CREATE 2u /* a new empty file, replacing one of that name, locked; for reading and writing */
 
 typedef struct sdb_file sdb_file; /* the table's own; opaque to the engine */
 
@@ -42,11 +42,15 @@ typedef struct sdb_storage {
 
   /* Files. Names are NUL-terminated and used as given. */
 
-  /* Opens `name` and sets *file. SDB_NOT_FOUND, SDB_IO, SDB_NO_MEMORY, SDB_DENIED. */
+  /* Opens `name` and sets *file. SDB_NOT_FOUND, SDB_IO, SDB_NO_MEMORY, SDB_DENIED, SDB_NOT_A_DATABASE (not a file).
+   * SDB_OPEN_CREATE also takes the exclusive lock, and empties an existing file only once it has it: SDB_LOCKED when somebody else
+   * holds a lock of that file, which is left as it is; SDB_FULL. SDB_NOT_FOUND: the folder does not exist. */
   int (*open)(void *ctx, const char *name, unsigned flags, sdb_file **file);
   /* Closes; never fails, takes NULL. Does not sync. Releases the file's lock and mapping. */
   void (*close)(sdb_file *file);
-  /* Takes the exclusive (or shared) lock of the file without waiting: SDB_LOCKED when another holder exists. */
+  /* Takes the exclusive (or shared) lock of the file without waiting: SDB_LOCKED when another holder exists; SDB_LINKED when the
+   * file has several names that `resolve` cannot make one (hard links): the files that belong to it stand beside one of them only.
+   * The lock belongs to the handle: a rename does not loosen it. */
   int (*lock)(sdb_file *file, bool exclusive);
   /* Reads exactly `len` bytes; a read beyond the end is SDB_IO. */
   int (*read)(sdb_file *file, uint64_t offset, void *buf, size_t len);
@@ -70,7 +74,7 @@ typedef struct sdb_storage {
 
   /* Names. */
 
-  /* Replaces `to` atomically. */
+  /* Replaces `to` atomically. Handles of the file that was `from` go on, with their locks. */
   int (*rename)(void *ctx, const char *from, const char *to);
   /* Removes; SDB_NOT_FOUND when there is none. */
   int (*remove)(void *ctx, const char *name);

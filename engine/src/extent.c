@@ -539,6 +539,13 @@ int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   return rc;
 }
 
+int extent_verify(env *e, pager *p, const record *r) {
+  extent_reader *x;
+  int rc = extent_open(e, p, r, true, &x);
+  if (rc == SDB_OK) extent_close(x);
+  return rc;
+}
+
 uint32_t extent_chunks(const extent_reader *x) { return x->chunks; }
 
 void extent_close(extent_reader *x) {

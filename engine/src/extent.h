@@ -43,5 +43,7 @@ int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **x
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len);
 uint32_t extent_chunks(const extent_reader *x);
 void extent_close(extent_reader *x);
+/* Whether the runs that a record names hold the extent of that very version. SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. */
+int extent_verify(env *e, pager *p, const record *r);
 
 #endif

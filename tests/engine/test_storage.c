@@ -609,6 +609,46 @@ START_TEST(test_tables_agree) {
 }
 END_TEST
 
+/* One database, whichever way leads to it; and a file with several names of its own right is refused. */
+START_TEST(test_links) {
+  table_up(TABLE_FILE);
+  char message[256];
+  sdb_options options;
+  sdb_options_init(&options);
+  options.message = message;
+  options.message_size = sizeof message;
+  sdb *db, *second;
+  struct stat info;
+  ck_assert_int_eq(mkdir("far", 0755), 0);
+  ck_assert_int_eq(symlink("far/real.sdb", "alias.sdb"), 0);
+  ck_assert_int_eq(symlink("far", "near"), 0);
+  ck_assert_int_eq(sdb_open("far/real.sdb", &options, &db), SDB_OK);
+  ck_assert_int_eq(sdb_put(db, "/a", 2, "x", 1, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_open("alias.sdb", &options, &second), SDB_LOCKED);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  ck_assert_int_eq(sdb_open("alias.sdb", &options, &db), SDB_OK);
+  ck_assert_int_eq(sdb_put(db, "/b", 2, "x", 1, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_open("near/real.sdb", &options, &second), SDB_LOCKED);
+  ck_assert_int_eq(stat("far/real.sdb.log.0000", &info), 0);
+  ck_assert_int_ne(stat("alias.sdb.log.0000", &info), 0);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+
+  ck_assert_int_eq(link("far/real.sdb", "hard.sdb"), 0);
+  for (int i = 0; i < 4; i++) {
+    options.read_only = i % 2 == 1;
+    ck_assert_int_eq(sdb_open(i < 2 ? "hard.sdb" : "far/real.sdb", &options, &db), SDB_LINKED);
+    ck_assert_ptr_nonnull(strstr(message, i < 2 ? "hard.sdb" : "real.sdb"));
+    ck_assert_ptr_nonnull(strstr(message, "hard links"));
+  }
+  ck_assert_int_eq(unlink("hard.sdb"), 0);
+  options.read_only = false;
+  ck_assert_int_eq(sdb_open("far/real.sdb", &options, &db), SDB_OK);
+  ck_assert_int_eq(sdb_stat(db, "/b", 2, SDB_CURRENT, &(sdb_info){0}), SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  table_down(TABLE_FILE);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("storage");
   TCase *contract = tcase_create("contract");
@@ -624,6 +664,7 @@ int main(void) {
   tcase_add_test(files, test_memory_names);
   tcase_add_test(files, test_file_mapping);
   tcase_add_test(files, test_file_errors);
+  tcase_add_test(files, test_links);
   suite_add_tcase(suite, files);
   TCase *simulated = tcase_create("simulated");
   tcase_set_timeout(simulated, 60);

@@ -49,6 +49,9 @@ void reply_error(pb_reply *reply, pb_code code, const char *sentence, char *text
 /* For failures of the device the store's own sentence says where; for the rest the code says it all. */
 void service_sentence(service *s, int rc, char *text) {
   text[0] = '\0';
+  if (rc == SDB_TOO_LARGE)
+    snprintf(text, SENTENCE_BYTES, "the document is larger than the %llu bytes that this database accepts",
+             (unsigned long long)s->options->engine.max_document_size);
   if (rc == SDB_IO || rc == SDB_CORRUPT) s->store.message(s->store.ctx, text, SENTENCE_BYTES);
   if (text[0] == '\0') snprintf(text, SENTENCE_BYTES, "%s", sdb_strerror(rc));
 }

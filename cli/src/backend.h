@@ -99,7 +99,7 @@ typedef enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_CREATE } access_kind;
 int exit_code_of(const cli *c, result r);
 
 /* NULL: the sentence is in `message` (of CLI_MESSAGE bytes). */
-backend *backend_open_service(const cli *c, char *message);
-backend *backend_open_file(const cli *c, access_kind access, char *message);
+backend *backend_open_service(const cli *c, char *message, int *exit_code);
+backend *backend_open_file(const cli *c, access_kind access, char *message, int *exit_code);
 
 #endif

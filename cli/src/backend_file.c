@@ -24,8 +24,13 @@ static file *of(backend *b) { return (file *)(void *)b; }
 static result outcome(backend *b, int code) {
   if (code == SDB_OK) return RESULT_OK;
   if (code == SDB_END) return RESULT_END;
-  sdb_message(of(b)->db, b->message, sizeof b->message);
-  if (!b->message[0]) (void)snprintf(b->message, sizeof b->message, "%s: %s", b->name, sdb_strerror(code));
+  char sentence[CLI_MESSAGE / 2];
+  sdb_message(of(b)->db, sentence, sizeof sentence);
+  bool about_file = code == SDB_FULL || code == SDB_IO || code == SDB_CORRUPT || code == SDB_READ_ONLY || code == SDB_SYNC_FAILED;
+  const char *said = sentence[0] ? sentence : sdb_strerror(code);
+  bool named = sentence[0] && (!about_file || strstr(sentence, b->name));
+  if (named) (void)snprintf(b->message, sizeof b->message, "%s", said);
+  else (void)snprintf(b->message, sizeof b->message, "%s: %s", b->name, said);
   return code == SDB_NOT_FOUND ? RESULT_NOT_FOUND : RESULT_FAILED;
 }
 
@@ -253,7 +258,8 @@ static const backend_calls file_calls = {
     .close = file_close,
 };
 
-backend *backend_open_file(const cli *c, access_kind access, char *message) {
+backend *backend_open_file(const cli *c, access_kind access, char *message, int *exit_code) {
+  *exit_code = EXIT_FAILED;
   file *f = calloc(1, sizeof *f);
   if (!f) {
     (void)snprintf(message, CLI_MESSAGE, "out of memory");

@@ -212,7 +212,8 @@ static const backend_calls service_calls = {
     .close = service_close,
 };
 
-backend *backend_open_service(const cli *c, char *message) {
+backend *backend_open_service(const cli *c, char *message, int *exit_code) {
+  *exit_code = EXIT_FAILED;
   service *s = calloc(1, sizeof *s);
   if (!s) {
     (void)snprintf(message, CLI_MESSAGE, "out of memory");
@@ -227,7 +228,9 @@ backend *backend_open_service(const cli *c, char *message) {
   options.events = c->events;
   options.message = message;
   options.message_size = CLI_MESSAGE;
-  if (sdbc_connect(c->server, &options, &s->client) == SDBC_OK) return &s->base;
+  int code = sdbc_connect(c->server, &options, &s->client);
+  if (code == SDBC_OK) return &s->base;
+  if (code == SDBC_INVALID) *exit_code = EXIT_USAGE; /* it is no endpoint */
   free(s);
   return NULL;
 }

@@ -278,6 +278,7 @@ static int take_operands(cli *c, const command_row *command, int argc, char **ar
 
 static int choose_place(cli *c, const command_row *command) {
   const char *wrong = NULL;
+  if (c->database && !*c->database) wrong = "--database needs the name of a file";
   if (c->server && c->database) wrong = "--server and --database exclude each other";
   if (c->database && command->only == SERVICE_ONLY)
     wrong = "watch needs a running service, because a file has no feed of changes: say --server ENDPOINT";
@@ -302,11 +303,13 @@ static int choose_place(cli *c, const command_row *command) {
 static int run(cli *c, const command_row *command) {
   char message[CLI_MESSAGE] = "", sentence[CLI_MESSAGE];
   access_kind access = command->run == command_key && key_changes(c) ? ACCESS_WRITE : command->access;
-  c->backend = c->database ? backend_open_file(c, access, message) : backend_open_service(c, message);
+  int code;
+  c->backend = c->database ? backend_open_file(c, access, message, &code) : backend_open_service(c, message, &code);
   if (!c->backend) {
-    return complain("%s", text_printable((bytes){(const uint8_t *)message, strlen(message)}, sentence, sizeof sentence));
+    (void)complain("%s", text_printable((bytes){(const uint8_t *)message, strlen(message)}, sentence, sizeof sentence));
+    return code;
   }
-  int code = command->run(c);
+  code = command->run(c);
   int flushed = output_flush();
   if (code == EXIT_DONE) code = flushed;
   if (c->backend->calls->close(c->backend, message) != RESULT_OK) {

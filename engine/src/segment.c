@@ -162,7 +162,7 @@ static int file_create(log *l, struct segment **out) {
   }
   st->close(file);
   st->remove(st->ctx, fresh);
-  return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes", index, l->segment_size);
+  return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes: %s", index, l->segment_size, sdb_strerror(rc));
 }
 
 static int header_write(log *l, struct segment *s) {
@@ -233,8 +233,9 @@ int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struc
       rc = SDB_OK;
     }
   }
-  if (rc == SDB_OK && !s->name_synced) rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
-  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot set up a log segment");
+  if (rc != SDB_OK) return rc;
+  if (!s->name_synced) rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot make the name of log segment %04u durable: %s", s->index, sdb_strerror(rc));
   s->name_synced = true;
   if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK)
     return env_fail(l->e, SDB_IO, "no randomness for the log");

@@ -241,6 +241,9 @@ static int space_grow(pager *p, uint32_t need) {
     total = least;
     rc = p->e->storage->allocate(p->file, total << g->page_bits);
   }
+  if (rc == SDB_FULL)
+    return env_fail(p->e, rc, "the device has no space left for extending the data file to %llu bytes; deletes still work",
+                    (unsigned long long)(total << g->page_bits));
   if (rc != SDB_OK)
     return env_fail(p->e, rc, "cannot extend the data file to %llu bytes", (unsigned long long)(total << g->page_bits));
   uint64_t old = p->pages_total;

@@ -33,6 +33,20 @@ complained 'a file that is in use: says so' 'in use'
 wait "$holder"
 here 'when it is free again' 0 get /locked
 
+# A limit on the size of files stands for a disk that is full: there is no room for the log.
+real=$streamdb
+on_a_full_disk() (
+  trap '' XFSZ
+  ulimit -f 8192
+  "$real" "$@"
+)
+streamdb=on_a_full_disk
+here 'insert on a full disk' 1 insert /more "$work/in"
+complained 'insert on a full disk: names the file' 'file\.sdb: '
+complained 'insert on a full disk: names the reason' 'no space'
+streamdb=$real
+here 'nothing was inserted' 3 get /more
+
 # Damage in the middle of a large content.
 cp "$work/file.sdb" "$work/bad.sdb"
 content=$(LC_ALL=C grep -abom1 'marked for damage' "$work/bad.sdb" | head -n 1 | cut -d: -f1)

@@ -41,7 +41,9 @@ runs 'key with another verb' 2 --database x key frobnicate
 runs 'key change without a file' 2 --database x key change
 runs 'key export with a file' 2 --database x key export y
 runs 'a key file for a service' 2 --server tcp://127.0.0.1:1 --key-file x ping
-runs 'what is no endpoint' 1 --server nonsense ping
+runs 'what is no endpoint' 2 --server nonsense ping
+runs 'a file without a name' 2 --database '' ping
+complained 'a file without a name: says so' '--database needs the name of a file'
 runs 'nobody at the endpoint' 1 --server tcp://127.0.0.1:1 --timeout 200 ping
 complained 'nobody at the endpoint: names it' 'tcp://127\.0\.0\.1:1 '
 STREAMDB_SERVER=tcp://127.0.0.1:2 runs 'nobody at the endpoint of the environment' 1 --timeout 200 ping

@@ -136,7 +136,10 @@ START_TEST(all_options_and_several_endpoints) {
   k = call_upload_open("/big");
   k.op.upload_open.has_size_case = DCF__DB__V1__UPLOAD_OPEN__HAS_SIZE_SIZE;
   k.op.upload_open.size = 2097153;
-  ck_assert_int_eq(call_code(&con, &k), CODE(TOO_LARGE));
+  a = call_ask(&con, &k);
+  ck_assert_int_eq(a.reply->code, CODE(TOO_LARGE));
+  ck_assert_ptr_nonnull(strstr(a.reply->message, "2097152 bytes"));
+  answer_free(&a);
 }
 END_TEST
 

@@ -92,9 +92,8 @@ static bool retry(sdbc *h, ci_request *r, int code, uint32_t at_least_ms) {
   return true;
 }
 
-static const char *doubt(const ci_request *r) {
-  return r->unknown ? "; it is not known whether the service did what was asked" : "";
-}
+#define DOUBT "it is not known whether the service did what was asked"
+static const char *doubt(const ci_request *r) { return r->unknown ? "; " DOUBT : ""; }
 
 static void no_reply(sdbc *h, ci_request *r, const char *why) {
   r->unknown = true;
@@ -269,7 +268,8 @@ static bool expire(sdbc *h, int64_t now) {
   ci_request *r = h->queued.head;
   if (r && r->due <= now) {
     renew(h);
-    (void)ci_fail(h, SDBC_UNREACHABLE, "%s cannot be reached; is the service running there?%s", h->endpoint, doubt(r));
+    (void)ci_fail(h, SDBC_UNREACHABLE, "%s cannot be reached%s; %s", h->endpoint, r->unknown ? " any more" : "",
+                  r->unknown ? DOUBT : "is the service running there?");
     finish(h, r, SDBC_UNREACHABLE, NULL);
     return true;
   }

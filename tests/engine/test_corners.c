@@ -94,6 +94,12 @@ static int look(const char *path, size_t size) {
   return code;
 }
 
+static uint64_t problems(void) {
+  sdb_check_report r = {.size = sizeof r};
+  ck_assert_int_eq(sdb_check(db, NULL, NULL, &r), SDB_OK);
+  return r.problems;
+}
+
 static void print_problem(void *user, const char *sentence) {
   (void)user;
   printf("problem: %s\n", sentence);
@@ -310,16 +316,21 @@ static void forge_run(uint8_t *runs, int which, uint32_t other) {
 }
 enum { FORGERIES = 11 };
 
-/* The record of a large document with that path in `bytes`; *runs: its stored part. */
-static uint8_t *find_record(uint8_t *bytes, size_t len, const char *path, uint8_t **runs) {
-  for (size_t at = 0; at + 48 + strlen(path) + 16 <= len; at += 8) {
-    uint8_t *r = bytes + at;
-    if (r[43] != 0xD5 || (r[40] | r[41] << 8) != (int)strlen(path) || memcmp(r + 48, path, strlen(path)) != 0) continue;
-    *runs = r + 48 + strlen(path);
+/* The next record of a large document with that path; *runs: its stored part. */
+static uint8_t *next_record(uint8_t *from, const uint8_t *end, const char *path, uint8_t **runs) {
+  size_t len = strlen(path);
+  for (uint8_t *r = from; (size_t)(end - r) >= 48 + len + 16; r += 8) {
+    if (r[43] != 0xD5 || (size_t)(r[40] | r[41] << 8) != len || memcmp(r + 48, path, len) != 0) continue;
+    *runs = r + 48 + len;
     return r;
   }
-  ck_abort_msg("there is no record of %s", path);
   return NULL;
+}
+
+static uint8_t *find_record(uint8_t *bytes, size_t len, const char *path, uint8_t **runs) {
+  uint8_t *r = next_record(bytes, bytes + len, path, runs);
+  ck_assert_msg(r != NULL, "there is no record of %s", path);
+  return r;
 }
 
 static void record_seal(uint8_t *r, const uint8_t *runs) { put32(r, sdb_crc32c(0, r + 4, (size_t)(runs - r) + get32(r + 44) - 4)); }
@@ -330,6 +341,42 @@ static uint32_t first_page_of(const char *path) {
   find_record(page, PAGE, path, &runs);
   return get32(runs + 8);
 }
+
+START_TEST(forged_runs_in_the_data_file_hurt_only_their_document) {
+  uint8_t *runs;
+  set_up();
+  open_it();
+  must_put("/big", 70000);
+  must_put("/other", 70000);
+  must_put("/small", 100);
+  close_it();
+  uint32_t other = first_page_of("/other");
+  /* Older copies of the page, and of the record in it, may stand there too. */
+  for (uint64_t n = find_page(FIRST_PAGE, KIND_HEAP, "/big"); n != 0; n = find_page(n + 1, KIND_HEAP, "/big")) {
+    for (uint8_t *r = next_record(page, page + PAGE, "/big", &runs); r; r = next_record(r + 8, page + PAGE, "/big", &runs)) {
+      forge_run(runs, _i, other);
+      record_seal(r, runs);
+    }
+    page_seal(n);
+  }
+  open_it();
+  ck_assert_int_eq(look("/big", 70000), SDB_CORRUPT);
+  ck_assert_uint_gt(problems(), 0);
+  ck_assert_int_eq(look("/other", 70000), SDB_OK);
+  must_put("/big", 60000); /* drops the forged version in the end */
+  must_put("/big", 60000);
+  must_put("/big", 60000);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  for (int i = 0; i < 10; i++) must_put("/more", 70000); /* into what was given back */
+  ck_assert_int_eq(sdb_delete(db, "/big", 4, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  for (int i = 0; i < 10; i++) must_put("/more", 70000);
+  ck_assert_int_eq(look("/other", 70000), SDB_OK);
+  ck_assert_int_eq(look("/small", 100), SDB_OK);
+  ck_assert_int_eq(look("/more", 70000), SDB_OK);
+  tear_down();
+}
+END_TEST
 
 /* The record of the last commit in the log, which is that of `path`; *at: its offset. */
 static uint8_t *find_log_record(uint8_t *log, size_t size, const char *path, uint64_t *at) {
@@ -705,6 +752,7 @@ int main(void) {
   tcase_add_test(corners, segments_that_declare_different_sizes_are_refused);
   tcase_add_test(corners, a_damaged_open_heap_page_stops_nobody);
   tcase_add_test(corners, a_damaged_open_heap_page_does_not_stop_recovery);
+  tcase_add_loop_test(corners, forged_runs_in_the_data_file_hurt_only_their_document, 0, FORGERIES);
   tcase_add_loop_test(corners, forged_runs_in_the_log_are_refused, 0, FORGERIES);
   tcase_add_loop_test(corners, merging_beside_forged_inner_pages_breaks_nothing, 0, 40);
   tcase_add_test(corners, free_pages_are_counted_right_while_the_file_grows_and_shrinks);

@@ -63,6 +63,8 @@ static void send_chunk(fake *f, const asked *a, source *s) {
     reply.body_digest = 4711;
   }
   fake_send(f, &reply, content + reply.offset, size);
+  bool given_up = s->what == WRONG_PLACE || s->what == EARLY_END || s->what == EMPTY_CHUNK || s->what == WRONG_CHUNK;
+  if (now && given_up) s->stream = 0; /* the client is about to close: nothing may be half on its way then (fake.c) */
 }
 
 static void send_end(fake *f, const asked *a, const source *s, PB(Code) code) {
@@ -123,6 +125,7 @@ static void serve_reader(fake *f, const asked *a, void *user) {
   s->open_id = a->request->id;
   s->offset = s->resumed_at;
   fake_send(f, &reply, NULL, 0);
+  if (s->what == REPLACED && s->done) s->stream = 0; /* as above */
   send_chunks(f, a, s, a->request->stream_open->credit);
 }
 

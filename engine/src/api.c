@@ -216,6 +216,7 @@ static int open_parts(sdb *db) {
   db->epoch = h->epoch;
   rc = log_open(&db->e, db->name, &lc, &db->log);
   if (rc == SDB_OK) rc = table_new(&db->e, db->pager, &db->table);
+  if (rc == SDB_OK) rc = hints_new(&db->e, db->pager, &db->hints);
   if (rc != SDB_OK) return rc;
   table_set_root(db->table, db->roots.table);
   rc = recover(db);
@@ -231,6 +232,7 @@ static void release(sdb *db) {
   e.storage = &calls;
   async_destroy(db);
   log_close(db->log);
+  hints_drop(db->hints);
   table_drop(db->table);
   pager_close(db->pager);
   e.storage->close(db->file);

@@ -13,6 +13,7 @@
 #include "compress.h"
 #include "extent.h"
 #include "heap.h"
+#include "hints.h"
 #include "log.h"
 #include "table.h"
 #include "tree.h"
@@ -65,6 +66,7 @@ struct sdb {
   log *log;
   table *table;
   uint64_t epoch;
+  hints *hints;
 
   /* Under the writer's lock: the newest state, published or not. */
   roots roots;

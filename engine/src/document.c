@@ -118,16 +118,28 @@ int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_
   return rc;
 }
 
+/* By what an earlier read has found out, if it holds in this view as well. */
+static bool find_by_hint(sdb *db, uint64_t view, uint64_t hash, const void *path, size_t len, uint64_t *document, record *r,
+                         table_entry *entry) {
+  *document = hints_get(db->hints, hash);
+  return *document && table_get(db->table, view, *document, entry) == SDB_OK &&
+         document_version(db, view, *document, entry, SDB_CURRENT, r) == SDB_OK && record_has_name(r, path, len);
+}
+
 int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, size_t len, uint32_t version, record *r,
                   table_entry *entry) {
-  uint64_t document;
-  int rc = document_entry(db, view, path, len, &document, entry);
+  uint64_t document, hash = hints_hash(path, len);
+  bool hinted = find_by_hint(db, view, hash, path, len, &document, r, entry);
+  int rc = hinted ? SDB_OK : document_entry(db, view, path, len, &document, entry);
   if (rc != SDB_OK) return rc;
-  rc = document_version(db, view, document, entry, SDB_CURRENT, r);
+  if (!hinted) rc = document_version(db, view, document, entry, SDB_CURRENT, r);
   entry->oldest = document_oldest(entry, rc == SDB_OK ? r : NULL);
-  if (rc == SDB_OK && !record_has_name(r, path, len))
-    return env_fail(&db->e, SDB_CORRUPT, "a path leads to document %llu, which does not have that name; write it again",
-                    (unsigned long long)document);
+  if (rc == SDB_OK && !hinted) {
+    if (!record_has_name(r, path, len))
+      return env_fail(&db->e, SDB_CORRUPT, "a path leads to document %llu, which does not have that name; write it again",
+                      (unsigned long long)document);
+    hints_put(db->hints, hash, document);
+  }
   if (rc == SDB_OK && record_expired(db, r, now_ms)) return absent(db, SDB_NOT_FOUND);
   if (version == SDB_CURRENT || version == entry->version || (rc != SDB_OK && rc != SDB_CORRUPT)) return rc;
   return document_version(db, view, document, entry, version, r); /* a damaged document offers its predecessors */

@@ -5,11 +5,12 @@
 int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r) {
   const uint8_t *page;
   uint32_t number = place_page(place), offset = place_offset(place), size = page_size(p);
-  int rc = page_read(p, view, number, &page);
-  if (rc == SDB_NOT_FOUND || (rc == SDB_OK && (page_kind(page) != PAGE_HEAP || offset < PAGE_HEADER || offset >= size)))
+  int rc = page_read_kind(p, view, number, PAGE_HEAP, &page);
+  if (rc == SDB_NOT_FOUND || rc == SDB_INVALID || (rc == SDB_OK && (offset < PAGE_HEADER || offset >= size)))
     return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; restore a copy", number,
                     offset);
   if (rc != SDB_OK) return rc;
+  for (uint32_t i = 64; i < 256; i += 64) __builtin_prefetch(page + offset + i); /* head, path, content: at once, not one by one */
   if (record_parse(r, page + offset, size - offset) == SDB_OK) return SDB_OK;
   return env_fail(e, SDB_CORRUPT,
                   "the record at page %u offset %u does not match its checksum; write the document again or restore a copy", number,

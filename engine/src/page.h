@@ -48,6 +48,9 @@ uint32_t page_size(const struct pager *pager);
 /* SDB_NOT_FOUND when the page does not exist in that view. A page of another kind than the caller needs is the caller's to refuse
  * (SDB_CORRUPT). */
 int page_read(struct pager *pager, uint64_t view, uint32_t number, const uint8_t **page);
+/* The same, and SDB_INVALID (without a message) when the page is of another kind. The map knows it: the page's own header, a wait
+ * for memory, is not looked at. */
+int page_read_kind(struct pager *pager, uint64_t view, uint32_t number, enum page_kind kind, const uint8_t **page);
 int page_write(struct pager *pager, uint32_t number, uint8_t **page);
 /* A new page of that kind, zero behind its header. */
 int page_new(struct pager *pager, enum page_kind kind, uint32_t *number, uint8_t **page);

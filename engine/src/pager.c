@@ -205,7 +205,8 @@ static void ring_add(pager *p, struct frame *f) { /* under ring_lock */
 /* Clock: gives clean, settled frames a second chance, then makes their words plain places again. */
 static void ring_evict(pager *p) {
   for (unsigned tries = 0; tries < 64; tries++) {
-    if (atomic_load_explicit(&p->frames_held, memory_order_relaxed) <= p->config.cache_pages) return;
+    if (atomic_load_explicit(&p->frames_held, memory_order_relaxed) <= atomic_load_explicit(&p->cache_pages, memory_order_relaxed))
+      return;
     mutex_lock(&p->ring_lock);
     struct frame *f = p->ring_hand;
     if (!f) {
@@ -485,9 +486,10 @@ static int load_base(pager *p, struct frame *f, const uint8_t **page) {
   return SDB_OK;
 }
 
-static int read_frame(pager *p, uint64_t view, struct frame *f, const uint8_t **page) {
+static int read_frame(pager *p, uint64_t view, struct frame *f, uint8_t kind, const uint8_t **page) {
   while (f && f->version > view) f = atomic_load_explicit(&f->older, memory_order_acquire);
   if (!f || f->kind == PAGE_FREE) return SDB_NOT_FOUND;
+  if (kind && f->kind != kind) return SDB_INVALID;
   const uint8_t *data = atomic_load_explicit(&f->data, memory_order_acquire);
   if (data) {
     if (!p->mapped) {
@@ -501,20 +503,30 @@ static int read_frame(pager *p, uint64_t view, struct frame *f, const uint8_t **
   return load_base(p, f, page);
 }
 
-int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
+/* `kind`: 0 for any. */
+static int read_page(pager *p, uint64_t view, uint32_t number, uint8_t kind, const uint8_t **page) {
   struct map_chunk *c;
   uint32_t slot;
   int rc = map_get(p, number, &c, &slot);
   while (rc == SDB_OK) {
     uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
     if (w == 0) return SDB_NOT_FOUND;
-    if (!word_is_place(w)) return read_frame(p, view, frame_of(w), page);
+    if (!word_is_place(w)) return read_frame(p, view, frame_of(w), kind, page);
+    if (kind && kind_of(w) != kind) return SDB_INVALID;
     if (p->mapped) return read_mapped(p, number, place_of(w), kind_of(w), page);
     rc = load_clean(p, &c->word[slot], w, number, page);
     if (rc == SDB_OK) return SDB_OK;
     if (rc == SDB_END) rc = SDB_OK;
   }
   return rc;
+}
+
+int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
+  return read_page(p, view, number, PAGE_FREE, page);
+}
+
+int page_read_kind(pager *p, uint64_t view, uint32_t number, enum page_kind kind, const uint8_t **page) {
+  return read_page(p, view, number, (uint8_t)kind, page);
 }
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
@@ -744,8 +756,11 @@ const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_
 
 uint64_t pager_logical_limit(const pager *p) { return p->logical_limit; }
 bool pager_changed(const pager *p) { return p->dirty_count > 0; }
-bool pager_half_dirty(const pager *p) { return p->dirty_count > p->config.cache_pages / 2; }
-bool pager_crowded(const pager *p) { return p->dirty_count >= p->config.cache_pages - p->config.cache_pages / 8; }
+bool pager_half_dirty(const pager *p) { return p->dirty_count > p->cache_pages / 2; }
+bool pager_crowded(const pager *p) {
+  uint32_t pages = p->cache_pages;
+  return p->dirty_count >= pages - pages / 8;
+}
 uint32_t pager_live(pager *p, uint32_t number) {
   struct map_chunk *c;
   uint32_t slot;

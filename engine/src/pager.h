@@ -85,6 +85,12 @@ int pager_pace(pager *p, uint64_t offset, size_t len);
 /* The same bytes in the mapping, or NULL without one. Valid while the run is kept from reuse. */
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset);
 
+/* The cache as configured, and whether clean pages are read in the mapping and take none of it. */
+uint64_t pager_cache_bytes(const pager *p);
+bool pager_mapped(const pager *p);
+/* From now on pages may take that much less of the cache: the caller uses it otherwise. */
+void pager_cache_lend(pager *p, uint64_t bytes);
+
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 
 void pager_lock(pager *p);

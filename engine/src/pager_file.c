@@ -17,6 +17,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   p->file = file;
   p->config = *config;
   p->config.key = NULL;
+  atomic_init(&p->cache_pages, config->cache_pages);
   p->head = *h;
   geometry_init(&p->g, h->page_size);
   mutex_init(&p->lock);
@@ -252,6 +253,11 @@ bool pager_data_key(const pager *p, uint8_t *key) {
 
 const header *pager_header(const pager *p) { return &p->head; }
 const geometry *pager_geometry(const pager *p) { return &p->g; }
+bool pager_mapped(const pager *p) { return p->mapped; }
+uint64_t pager_cache_bytes(const pager *p) { return (uint64_t)p->config.cache_pages << p->g.page_bits; }
+void pager_cache_lend(pager *p, uint64_t bytes) {
+  atomic_fetch_sub_explicit(&p->cache_pages, (uint32_t)(bytes >> p->g.page_bits), memory_order_relaxed);
+}
 uint32_t pager_pages_total(const pager *p) { return (uint32_t)p->pages_total; }
 
 bool pager_page_fixed(const pager *p, uint32_t physical) {

@@ -108,6 +108,7 @@ struct pager {
   pager_config config;
   cipher *cipher; /* NULL: not encrypted; the surroundings point at it */
   bool mapped;
+  _Atomic uint32_t cache_pages; /* what is left of the configured cache for pages */
 
   struct mutex lock;      /* the writer's */
   struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */

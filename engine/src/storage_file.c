@@ -40,6 +40,8 @@ _Static_assert(alignof(max_align_t) >= 16, "storage.h promises memory aligned to
 #define FILE_MODE 0644
 #define CREATE_ATTEMPTS 8
 #define MARK_BYTES 4096u
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_FROM ((size_t)4 << 20) /* smaller blocks would waste too much of a huge page */
 
 typedef struct mapping {
   void *address;
@@ -382,7 +384,14 @@ static void *file_realloc(void *ctx, void *p, size_t len) {
     free(p);
     return NULL;
   }
-  return realloc(p, len);
+  if (p != NULL || len < HUGE_FROM) return realloc(p, len);
+  /* Large tables are read at random: with huge pages a read does not wait for the address translation as well. */
+  size_t size = (len + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  void *table = aligned_alloc(HUGE_PAGE, size);
+#ifdef MADV_HUGEPAGE
+  if (table != NULL) madvise(table, size, MADV_HUGEPAGE);
+#endif
+  return table;
 }
 
 /* --- Threads ------------------------------------------------------------------------------------------------------------------ */

@@ -51,8 +51,8 @@ static int corrupt(table *t, uint32_t number) {
 /* Entry `index` of an index page in that view; SDB_NOT_FOUND when it is 0. */
 static int index_get(table *t, uint64_t view, uint32_t number, uint32_t index, uint32_t *child) {
   const uint8_t *page;
-  int rc = page_read(t->p, view, number, &page);
-  if (rc == SDB_NOT_FOUND || (rc == SDB_OK && page_kind(page) != PAGE_INDEX)) return corrupt(t, number);
+  int rc = page_read_kind(t->p, view, number, PAGE_INDEX, &page);
+  if (rc == SDB_NOT_FOUND || rc == SDB_INVALID) return corrupt(t, number);
   if (rc != SDB_OK) return rc;
   *child = get32(page + PAGE_HEADER + 4 * (size_t)index);
   return *child ? SDB_OK : SDB_NOT_FOUND;
@@ -87,9 +87,9 @@ int table_get(table *t, uint64_t view, uint64_t document, table_entry *entry) {
   uint32_t number;
   const uint8_t *page;
   int rc = locate(t, view, document, &number);
-  if (rc == SDB_OK) rc = page_read(t->p, view, number, &page);
+  if (rc == SDB_OK) rc = page_read_kind(t->p, view, number, PAGE_TABLE, &page);
+  if (rc == SDB_INVALID) return corrupt(t, number);
   if (rc != SDB_OK) return rc; /* a page made behind this view: the number was free */
-  if (page_kind(page) != PAGE_TABLE) return corrupt(t, number);
   const uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);
   uint64_t current = get48(at);
   *entry = (table_entry){

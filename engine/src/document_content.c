@@ -25,6 +25,8 @@ void content_drop(sdb *db, struct content *c) { mem_free(&db->e, c->memory); }
 
 int content_unpack(sdb *db, const record *r, bool check, void *buf) {
   bool good = true;
+  /* The lines of a middling content at once: the processor would guess a few ahead at first. */
+  for (uint32_t i = 128; i < r->stored_len && i < 4096; i += 64) __builtin_prefetch(r->stored + i);
   if (r->flags & RECORD_SNAPPY)
     good = compress_undo(r->stored, r->stored_len, buf, r->size) && (!check || crc32c(0, buf, r->size) == r->digest);
   else if (check) good = crc32c_copy(0, buf, r->stored, r->size) == r->digest;

@@ -360,7 +360,7 @@ void work_after_commit(sdb *db, struct pressure pressure) {
   if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);
   if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */
   /* One step outweighs by far what a commit adds, so the backlog shrinks, and no single caller carries a whole checkpoint. */
-  if (db->worker && pressure.help) (void)work_step(db, STEP_PAGES / 4, &more);
+  if (db->worker && pressure.help) (void)work_step(db, STEP_PAGES, &more); /* a whole unit of the file */
 }
 
 /* Until when the worker may sleep: 0 for "until the bell rings". */

@@ -467,7 +467,8 @@ static int load_base(pager *p, struct frame *f, const uint8_t **page) {
   if (!buf) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
   int rc = read_place(p, f->number, f->place, f->kind, buf);
   struct frame *carrier = NULL;
-  if (rc == SDB_OK && atomic_load_explicit(&p->frames_held, memory_order_relaxed) > p->config.cache_pages)
+  if (rc == SDB_OK &&
+      atomic_load_explicit(&p->frames_held, memory_order_relaxed) > atomic_load_explicit(&p->cache_pages, memory_order_relaxed))
     carrier = mem_new(p->e, sizeof *carrier);
   if (carrier) { /* the cache is full, and what a pin holds is not evicted: good for this stay only */
     atomic_init(&carrier->data, buf);

@@ -26,6 +26,7 @@ enum {
   PART_CHUNKS = 4,
   PARTS_UNTRIED = 15
 };
+enum { AHEAD_CHUNKS = 16 }; /* fetched from the device while earlier ones are read */
 #define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
 
 struct extent_writer {
@@ -60,6 +61,8 @@ struct extent_reader {
   pager *p;
   run_list list;
   uint32_t chunks;
+  uint32_t expected; /* chunk that a sequential reader asks for next */
+  uint32_t ahead;    /* chunks below were asked of the device */
   uint64_t size;
   bool check;
   uint8_t *stored; /* a chunk as it is stored; NULL: all are stored as they are */
@@ -502,6 +505,7 @@ int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **o
   x->p = p;
   x->list = l;
   x->chunks = chunks;
+  x->expected = UINT32_MAX; /* the first chunk alone is no sequence */
   x->size = r->size;
   x->check = check;
   bool changed = r->flags & RECORD_SNAPPY || e->cipher;
@@ -525,11 +529,32 @@ static bool unpack(extent_reader *x, uint32_t index, uint8_t *buf, size_t size) 
   return !c->snappy || compress_undo(body, n, buf, size);
 }
 
+static int fetch_piece(void *user, run r, uint64_t at, uint64_t n) {
+  pager_prefetch_run(user, r, at, n);
+  return SDB_OK;
+}
+
+/* A reader that goes on where it was: the next half of the chunks ahead, once the half before is being read. */
+static void read_ahead(extent_reader *x, uint32_t index) {
+  bool sequential = index == x->expected;
+  x->expected = index + 1;
+  if (!sequential || !pager_reads_ahead(x->p)) return;
+  if (x->ahead <= index) x->ahead = index + 1;
+  if (x->ahead - index > AHEAD_CHUNKS / 2) return;
+  uint32_t end = x->chunks < x->ahead + AHEAD_CHUNKS ? x->chunks : x->ahead + AHEAD_CHUNKS;
+  if (end > x->ahead) {
+    uint64_t from = x->table[x->ahead].offset, to = x->table[end - 1].offset + x->table[end - 1].len;
+    (void)for_pieces(x->p, &x->list, from, to - from, fetch_piece, x->p); /* impossible places show when they are read */
+  }
+  x->ahead = end;
+}
+
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   const struct chunk *c = &x->table[index];
   bool changed = c->snappy || x->e->cipher;
   struct read_piece rp = {.p = x->p, .to = changed ? x->stored : buf, .check = x->check};
   size_t n = chunk_size(x, index);
+  read_ahead(x, index);
   if (changed && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
   int rc = for_pieces(x->p, &x->list, c->offset, c->len, read_piece, &rp);
   if (rc == SDB_OK && ((x->check && rp.crc != c->crc) || (changed && !unpack(x, index, buf, n))))

@@ -55,5 +55,7 @@ int page_write(struct pager *pager, uint32_t number, uint8_t **page);
 /* A new page of that kind, zero behind its header. */
 int page_new(struct pager *pager, enum page_kind kind, uint32_t *number, uint8_t **page);
 int page_free(struct pager *pager, uint32_t number);
+/* The page will be read soon: the device may begin to fetch it. Does nothing where pages are mapped or in memory. */
+void page_prefetch(struct pager *pager, uint32_t number);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* pager.c - logical pages: reading at a view, changing by copying, cache, pins and epochs. The picture is in pager.h.
+/* pager.c - logical pages: reading at a view, changing by copying, pins and epochs. The picture is in pager.h.
  *
  * Why a reader needs no lock. It enters: takes a slot with the epoch, stores in it a floor (the view published just now), and only
  * then loads the view that it reads. Whoever wants to forget old versions loads `published` first and then looks at the slots: a
@@ -134,7 +134,7 @@ uint64_t pins_oldest(pager *p) {
 
 /* --- Frames ------------------------------------------------------------------------------------------------------------------- */
 
-static struct frame *frame_new(pager *p, uint32_t number, uint8_t kind, bool with_data) {
+struct frame *frame_new(pager *p, uint32_t number, uint8_t kind, bool with_data) {
   struct frame *f = mem_new(p->e, sizeof *f);
   uint8_t *data = NULL;
   if (f && with_data) {
@@ -165,66 +165,26 @@ static void frame_free(pager *p, struct frame *f) { /* under retire_lock */
   mem_free(p->e, f);
 }
 
-/* Nobody can reach the frame any more except readers that are inside now. */
-static void frame_retire(pager *p, struct frame *f) {
+void frame_discard(pager *p, struct frame *f) {
   mutex_lock(&p->retire_lock);
+  frame_free(p, f);
+  mutex_unlock(&p->retire_lock);
+}
+
+void frame_retire(pager *p, struct frame *f) {
+  mutex_lock(&p->retire_lock);
+  f->leaving = atomic_load_explicit(&f->data, memory_order_relaxed) != NULL;
+  if (f->leaving) atomic_fetch_add_explicit(&p->frames_leaving, 1, memory_order_relaxed);
   f->stamp = epoch_advance(p);
   list_push(&p->retired, f);
   uint64_t oldest = epoch_oldest(p);
   while (p->retired.first && p->retired.first->stamp < oldest) {
     struct frame *gone = p->retired.first;
     list_remove(&p->retired, gone);
+    if (gone->leaving) atomic_fetch_sub_explicit(&p->frames_leaving, 1, memory_order_relaxed);
     frame_free(p, gone);
   }
   mutex_unlock(&p->retire_lock);
-}
-
-static void ring_remove(pager *p, struct frame *f) { /* under ring_lock */
-  if (!f->in_ring) return;
-  if (f->ring_next == f) {
-    p->ring_hand = NULL;
-  } else {
-    f->ring_prev->ring_next = f->ring_next;
-    f->ring_next->ring_prev = f->ring_prev;
-    if (p->ring_hand == f) p->ring_hand = f->ring_next;
-  }
-  f->in_ring = false;
-}
-
-static void ring_add(pager *p, struct frame *f) { /* under ring_lock */
-  if (!p->ring_hand) {
-    f->ring_prev = f->ring_next = p->ring_hand = f;
-  } else {
-    f->ring_next = p->ring_hand;
-    f->ring_prev = p->ring_hand->ring_prev;
-    f->ring_prev->ring_next = f->ring_next->ring_prev = f;
-  }
-  f->in_ring = true;
-}
-
-/* Clock: gives clean, settled frames a second chance, then makes their words plain places again. */
-static void ring_evict(pager *p) {
-  for (unsigned tries = 0; tries < 64; tries++) {
-    if (atomic_load_explicit(&p->frames_held, memory_order_relaxed) <= atomic_load_explicit(&p->cache_pages, memory_order_relaxed))
-      return;
-    mutex_lock(&p->ring_lock);
-    struct frame *f = p->ring_hand;
-    if (!f) {
-      mutex_unlock(&p->ring_lock);
-      return;
-    }
-    p->ring_hand = f->ring_next;
-    struct map_chunk *c;
-    uint32_t slot;
-    bool gone = false;
-    if (!atomic_exchange_explicit(&f->referenced, false, memory_order_relaxed) && map_get(p, f->number, &c, &slot) == SDB_OK) {
-      uint64_t word = word_frame(f);
-      gone = atomic_compare_exchange_strong(&c->word[slot], &word, word_place(f->place, f->kind));
-      if (gone) ring_remove(p, f);
-    }
-    mutex_unlock(&p->ring_lock);
-    if (gone) frame_retire(p, f);
-  }
 }
 
 void frame_dirty_remove(pager *p, struct frame *f) {
@@ -282,9 +242,7 @@ void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
   } else if (p->mapped) {
     atomic_store(&c->word[slot], word_place(f->place, f->kind));
   } else if (atomic_load(&f->data)) {
-    mutex_lock(&p->ring_lock);
-    ring_add(p, f);
-    mutex_unlock(&p->ring_lock);
+    cache_add(p, f);
     return;
   } else {
     atomic_store(&c->word[slot], word_place(f->place, f->kind));
@@ -308,7 +266,7 @@ void frames_settle_all(pager *p) {
   settle_list(p, &p->settling, oldest);
   if (p->held_for != pinned) settle_list(p, &p->held, oldest);
   p->held_for = pinned;
-  if (!p->mapped) ring_evict(p);
+  if (!p->mapped) cache_bound(p);
 }
 
 void frames_look_again(pager *p, uint64_t view) {
@@ -348,11 +306,7 @@ static void frame_forget(pager *p, struct frame *f) {
     f->dirty = false;
     p->dirty_count--;
   }
-  if (f->in_ring) {
-    mutex_lock(&p->ring_lock);
-    ring_remove(p, f);
-    mutex_unlock(&p->ring_lock);
-  }
+  cache_remove(p, f);
   if (f->place) space_release_page(p, f->place, f->superseded);
   frame_retire(p, f);
   bool waited = !newer->newer && !newer->dirty && !newer->writing && !newer->settling && !newer->held && !newer->in_ring;
@@ -394,7 +348,7 @@ void frames_reclaim(pager *p) {
 
 uint32_t page_size(const struct pager *p) { return p->g.page_size; }
 
-static int verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind) {
+int page_verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind) {
   if (unit_valid(bytes, p->g.page_size, number) && bytes[4] == kind) return SDB_OK;
   return env_fail(p->e, SDB_CORRUPT,
                   "page %u (at physical page %u) does not match its checksum or name; run check, and restore a copy", number,
@@ -419,71 +373,11 @@ static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, 
   const uint8_t *bytes = space_window(p, place, 0);
   if (!bytes) return env_fail(p->e, SDB_IO, "cannot map the data file");
   if (!space_is_verified(p, place)) {
-    int rc = verify(p, bytes, number, place, kind);
+    int rc = page_verify(p, bytes, number, place, kind);
     if (rc != SDB_OK) return rc;
     space_set_verified(p, place);
   }
   *page = bytes;
-  return SDB_OK;
-}
-
-static int read_place(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t *buf) {
-  int rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
-  if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
-  rc = verify(p, buf, number, place, kind);
-  if (rc != SDB_OK || unit_open(p->e, buf, p->g.page_size)) return rc;
-  return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) was not encrypted with this key as this page; restore a copy",
-                  number, place);
-}
-
-/* Without mapping: a clean page enters the cache as a frame of its word. SDB_END: the word changed meanwhile, look again. */
-static int load_clean(pager *p, _Atomic uint64_t *word, uint64_t w, uint32_t number, const uint8_t **page) {
-  atomic_fetch_add_explicit(&p->misses, 1, memory_order_relaxed);
-  struct frame *f = frame_new(p, number, kind_of(w), true);
-  if (!f) return SDB_NO_MEMORY;
-  f->place = place_of(w);
-  int rc = read_place(p, number, f->place, f->kind, f->data);
-  if (rc == SDB_OK) { /* the word and the ring change together: a writer that meets the frame takes it out of the ring again */
-    mutex_lock(&p->ring_lock);
-    if (atomic_compare_exchange_strong(word, &w, word_frame(f))) ring_add(p, f);
-    else rc = SDB_END;
-    mutex_unlock(&p->ring_lock);
-  }
-  if (rc != SDB_OK) {
-    mutex_lock(&p->retire_lock);
-    frame_free(p, f);
-    mutex_unlock(&p->retire_lock);
-    return rc;
-  }
-  *page = f->data; /* evicted or not: the caller's epoch keeps it */
-  ring_evict(p);
-  return SDB_OK;
-}
-
-/* Without mapping: an older version whose bytes are only on disk. */
-static int load_base(pager *p, struct frame *f, const uint8_t **page) {
-  atomic_fetch_add_explicit(&p->misses, 1, memory_order_relaxed);
-  uint8_t *buf = mem_alloc(p->e, p->g.page_size), *none = NULL;
-  if (!buf) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a page");
-  int rc = read_place(p, f->number, f->place, f->kind, buf);
-  struct frame *carrier = NULL;
-  if (rc == SDB_OK &&
-      atomic_load_explicit(&p->frames_held, memory_order_relaxed) > atomic_load_explicit(&p->cache_pages, memory_order_relaxed))
-    carrier = mem_new(p->e, sizeof *carrier);
-  if (carrier) { /* the cache is full, and what a pin holds is not evicted: good for this stay only */
-    atomic_init(&carrier->data, buf);
-    atomic_fetch_add_explicit(&p->frames_held, 1, memory_order_relaxed);
-    frame_retire(p, carrier);
-    *page = buf;
-    return SDB_OK;
-  }
-  if (rc != SDB_OK || !atomic_compare_exchange_strong(&f->data, &none, buf)) {
-    mem_free(p->e, buf);
-    if (rc == SDB_OK) *page = none;
-    return rc;
-  }
-  atomic_fetch_add_explicit(&p->frames_held, 1, memory_order_relaxed);
-  *page = buf;
   return SDB_OK;
 }
 
@@ -493,15 +387,12 @@ static int read_frame(pager *p, uint64_t view, struct frame *f, uint8_t kind, co
   if (kind && f->kind != kind) return SDB_INVALID;
   const uint8_t *data = atomic_load_explicit(&f->data, memory_order_acquire);
   if (data) {
-    if (!p->mapped) {
-      atomic_store_explicit(&f->referenced, true, memory_order_relaxed);
-      atomic_fetch_add_explicit(&p->hits, 1, memory_order_relaxed);
-    }
+    if (!p->mapped) cache_hit(p, f);
     *page = data;
     return SDB_OK;
   }
   if (p->mapped) return read_mapped(p, f->number, f->place, f->kind, page);
-  return load_base(p, f, page);
+  return cache_load_older(p, f, page);
 }
 
 /* `kind`: 0 for any. */
@@ -515,7 +406,7 @@ static int read_page(pager *p, uint64_t view, uint32_t number, uint8_t kind, con
     if (!word_is_place(w)) return read_frame(p, view, frame_of(w), kind, page);
     if (kind && kind_of(w) != kind) return SDB_INVALID;
     if (p->mapped) return read_mapped(p, number, place_of(w), kind_of(w), page);
-    rc = load_clean(p, &c->word[slot], w, number, page);
+    rc = cache_load(p, &c->word[slot], w, number, page);
     if (rc == SDB_OK) return SDB_OK;
     if (rc == SDB_END) rc = SDB_OK;
   }
@@ -552,6 +443,7 @@ static void frame_make_dirty(pager *p, struct frame *f, struct map_chunk *c) {
   p->dirty_count++;
   c->dirty = true;
   p->open_used = true;
+  if (!p->mapped) cache_bound(p); /* a clean page gives way */
 }
 
 /* Puts a new frame of the open version in front: a copy of the page, or (kind PAGE_FREE) its grave. */
@@ -578,17 +470,13 @@ static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t 
     atomic_store(&f->older, old); /* readers may meet the frame as soon as it is in the word */
     if (!atomic_compare_exchange_strong(&c->word[slot], &w, word_frame(f))) continue; /* an eviction came between */
     if (old != base) mem_free(p->e, base);
-    mutex_lock(&p->ring_lock);
-    ring_remove(p, old);
-    mutex_unlock(&p->ring_lock);
+    cache_remove(p, old);
     frame_supersede(p, old, f);
     frame_make_dirty(p, f, c);
     *out = f;
     return SDB_OK;
   }
-  mutex_lock(&p->retire_lock);
-  frame_free(p, f);
-  mutex_unlock(&p->retire_lock);
+  frame_discard(p, f);
   return SDB_NO_MEMORY;
 }
 

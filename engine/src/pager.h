@@ -72,6 +72,9 @@ void pager_unpin(pager *p, uint64_t view);
 
 /* Reads bytes of a run of physical pages (extents): `offset` counts from the run's beginning. */
 int pager_read_run(pager *p, run r, uint64_t offset, void *buf, size_t len);
+/* Bytes of a run will be read soon: the device may begin to fetch them. Does nothing with a mapping (the system reads ahead). */
+bool pager_reads_ahead(const pager *p);
+void pager_prefetch_run(pager *p, run r, uint64_t offset, uint64_t len);
 /* Writes into a reserved run, and makes all that was written to the data file durable. */
 int pager_write_run(pager *p, run r, uint64_t offset, const void *bytes, size_t len);
 int pager_sync(pager *p);

@@ -267,6 +267,7 @@ bool pager_page_fixed(const pager *p, uint32_t physical) {
 
 void pager_get_stats(pager *p, pager_stats *s) {
   uint64_t now_us = p->e->storage->monotonic_us(p->e->storage->ctx);
+  *s = (pager_stats){0};
   pager_lock(p);
   frames_reclaim(p);
   space_reclaim(p);
@@ -279,7 +280,7 @@ void pager_get_stats(pager *p, pager_stats *s) {
   s->logical_pages = p->logical_limit - 1;
   pager_unlock(p);
   s->cached_pages = atomic_load(&p->frames_held);
-  s->hits = atomic_load(&p->hits);
+  for (unsigned i = 0; i < HIT_COUNTERS; i++) s->hits += atomic_load(&p->hits[i].hits);
   s->misses = atomic_load(&p->misses);
   mutex_lock(&p->pin_lock);
   s->pins = p->open_pins;

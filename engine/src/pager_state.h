@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* pager_state.h - the pager's own data, shared by pager.c (pages, versions), space.c (groups, free space) and checkpoint.c. */
+/* pager_state.h - the pager's own data, shared by pager.c (pages, versions), pager_cache.c (clean frames),
+ * space.c (groups, free space) and checkpoint.c. */
 #ifndef SDB_PAGER_STATE_H
 #define SDB_PAGER_STATE_H
 
@@ -9,7 +10,9 @@ enum {
   READER_SLOTS = 128,
   STAGE_BYTES = 2 << 20, /* of pages, on their way to the file */
   PACE_BYTES = 1 << 20,  /* of writes, before they are sent to the device */
-  SPARE_BUFFERS = 256
+  SPARE_BUFFERS = 256,
+  CACHE_USES = 3,
+  HIT_COUNTERS = 16
 };
 
 /* One version of one logical page. */
@@ -24,8 +27,9 @@ struct frame {
   bool dirty;                  /* in the dirty list: its place is not written */
   bool in_ring;
   bool settling, held;       /* in that list */
+  bool leaving;                /* counted in frames_leaving */
   bool writing;              /* its bytes are on their way to the file: neither changed nor freed */
-  atomic_bool referenced;    /* clock bit */
+  _Atomic uint8_t uses;      /* since the cache's hand came by, up to CACHE_USES */
   struct frame *prev, *next; /* dirty list, settling list, or retired list */
   struct frame *ring_prev, *ring_next;
   struct frame *old_prev, *old_next; /* list of superseded frames, in the order of `superseded` */
@@ -156,10 +160,15 @@ struct pager {
   uint8_t *spare[SPARE_BUFFERS];
   unsigned spares;
   uint32_t dirty_count;
-  uint32_t append_page;         /* the heap page that grows: not worth writing ahead */
-  _Atomic uint32_t frames_held; /* frames with data */
+  uint32_t append_page;            /* the heap page that grows: not worth writing ahead */
+  _Atomic uint32_t frames_held;    /* frames with data */
+  _Atomic uint32_t frames_leaving; /* those of them that are retired */
   struct frame *ring_hand;
-  _Atomic uint64_t hits, misses;
+  struct hit_counter {
+    _Atomic uint64_t hits;
+    char apart[120]; /* counted on every read: threads must not share a cache line */
+  } hits[HIT_COUNTERS];
+  _Atomic uint64_t misses;
 
   /* space */
   _Atomic uint64_t pages_total; /* of the file now */
@@ -234,10 +243,30 @@ void frames_look_again(pager *p, uint64_t view); /* nobody needs the view any mo
 uint64_t epoch_oldest(pager *p);
 uint64_t epoch_advance(pager *p);
 void frames_reclaim(pager *p);
+struct frame *frame_new(pager *p, uint32_t number, uint8_t kind, bool with_data);
+void frame_discard(pager *p, struct frame *f); /* nobody has seen it */
+void frame_retire(pager *p, struct frame *f);  /* only readers that are inside now may still see it */
+int page_verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind);
 void frame_settle(pager *p, struct frame *f, uint64_t oldest); /* f was written or is a freed page; tries to make it a word */
 void frames_settle_all(pager *p);
 void frame_dirty_remove(pager *p, struct frame *f);
 void list_push(struct frame_list *l, struct frame *f);
 void list_remove(struct frame_list *l, struct frame *f);
+
+/* pager_cache.c: without mapping, clean pages stay in memory as frames. */
+int cache_fill(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t *buf); /* the page from the device, verified */
+/* A clean page enters the cache as the frame of its word. SDB_END: the word has changed meanwhile, look again. */
+int cache_load(pager *p, _Atomic uint64_t *word, uint64_t w, uint32_t number, const uint8_t **page);
+/* An older version whose bytes are only on disk. */
+int cache_load_older(pager *p, struct frame *f, const uint8_t **page);
+void cache_add(pager *p, struct frame *f);
+void cache_remove(pager *p, struct frame *f); /* if it is there */
+void cache_bound(pager *p);                   /* evicts until clean and dirty frames are as many as allowed */
+static inline void cache_hit(pager *p, struct frame *f) {
+  uint8_t uses = atomic_load_explicit(&f->uses, memory_order_relaxed);
+  if (uses < CACHE_USES) atomic_store_explicit(&f->uses, (uint8_t)(uses + 1), memory_order_relaxed);
+  uintptr_t hint = thread_hint();
+  atomic_fetch_add_explicit(&p->hits[(hint >> 12 ^ hint >> 20) % HIT_COUNTERS].hits, 1, memory_order_relaxed);
+}
 
 #endif

@@ -275,6 +275,10 @@ static int file_punch(sdb_file *file, uint64_t offset, uint64_t len) {
   return result != 0 && errno == EIO ? SDB_IO : SDB_OK;
 }
 
+static void file_prefetch(sdb_file *file, uint64_t offset, uint64_t len) {
+  if (offset_fits(offset, len)) (void)posix_fadvise(file->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 /* --- Mapping ------------------------------------------------------------------------------------------------------------------ */
 
 /* Room first, so that a mapping that exists is always on the list. */
@@ -496,6 +500,7 @@ static const sdb_storage file_table = {
     .write_back = file_write_back,
 #endif
     .inherited = file_inherited,
+    .prefetch = file_prefetch,
 };
 
 const sdb_storage *sdb_storage_file(void) { return &file_table; }

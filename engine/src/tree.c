@@ -19,8 +19,11 @@
 
 #define ROOT_LEVEL UINT32_MAX /* for open_page: any but that of a leaf */
 
+enum { AHEAD = 8 }; /* leaves */
+
 struct fence {
-  size_t len; /* 0: none */
+  unsigned ahead; /* leaves behind the one that is sought to be fetched from the device meanwhile */
+  size_t len;     /* 0: none */
   uint8_t key[TREE_MAX_KEY];
 };
 
@@ -35,6 +38,18 @@ static int open_page(struct pager *pager, uint64_t view, uint32_t number, uint32
   rc = tp_open(tp, page, page_size(pager));
   if (rc) return rc;
   return (level == ROOT_LEVEL ? tp->level > 0 : tp->level == level) ? SDB_OK : SDB_CORRUPT;
+}
+
+/* A scan goes on into the leaves behind: `child` and its neighbours. Damage shows when they are read. */
+static void fetch_ahead(struct pager *pager, const struct tp *parent, const struct fence *fence, uint64_t child, uint32_t next) {
+  uint8_t key[TREE_MAX_KEY];
+  size_t len = fence->len;
+  if (fence->ahead == 0) return;
+  memcpy(key, fence->key, len);
+  for (unsigned i = 0; i < fence->ahead; i++) {
+    page_prefetch(pager, (uint32_t)child);
+    if (tp_step(parent, &next, key, &len, &child) != SDB_OK) return;
+  }
 }
 
 /* To the leaf that would hold the key. `path`: the page of each level, if not NULL. `fence`: the first separator above the key, if
@@ -59,6 +74,7 @@ static int descend(struct pager *pager, uint64_t view, uint32_t root, const uint
       if (!rc) {
         memcpy(fence->key, above, above_len);
         fence->len = above_len;
+        if (leaf->level == 1) fetch_ahead(pager, leaf, fence, child, next);
       }
       if (rc == SDB_END) rc = SDB_OK;
     }
@@ -374,6 +390,7 @@ void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, u
   cursor->root = root;
   cursor->leaf = NULL;
   cursor->next_offset = 0;
+  cursor->leaves_moved = 0;
   cursor->key_len = len < TREE_MAX_KEY ? len : TREE_MAX_KEY;
   cursor->after = after || len > TREE_MAX_KEY; /* what begins like the key and is shorter is before it */
   if (cursor->key_len > 0) memcpy(cursor->key, key, cursor->key_len);
@@ -381,11 +398,17 @@ void tree_cursor_init(tree_cursor *cursor, struct pager *pager, uint64_t view, u
 
 void tree_cursor_pause(tree_cursor *cursor) { cursor->leaf = NULL; }
 
+/* A cursor that comes from one leaf into the next goes through more of them: how many to fetch now. */
+static unsigned read_ahead(tree_cursor *cursor) {
+  if (cursor->leaves_moved++ % (AHEAD / 2) != 0) return 0;
+  return AHEAD;
+}
+
 /* From the root. A leaf may have nothing behind the key; then the search goes on from the separator above it. */
 static int seek(tree_cursor *cursor, uint64_t *value) {
   uint8_t key[TREE_MAX_KEY];
   size_t len = cursor->key_len;
-  bool after = cursor->after;
+  bool after = cursor->after, moved = false;
   memcpy(key, cursor->key, len);
   for (;;) {
     struct tp leaf;
@@ -393,6 +416,7 @@ static int seek(tree_cursor *cursor, uint64_t *value) {
     struct fence fence;
     uint32_t next;
     fence.len = 0;
+    fence.ahead = moved ? read_ahead(cursor) : 0;
     int rc = descend(cursor->pager, cursor->view, cursor->root, key, len, NULL, &fence, &leaf);
     if (!rc) rc = tp_find(&leaf, key, (uint32_t)len, &place);
     if (rc) return rc;
@@ -409,6 +433,7 @@ static int seek(tree_cursor *cursor, uint64_t *value) {
     memcpy(key, fence.key, fence.len);
     len = fence.len;
     after = false;
+    moved = true;
   }
 }
 

@@ -46,6 +46,7 @@ typedef struct tree_cursor {
   /* the rest is tree.c's own */
   const uint8_t *leaf;  /* NULL: descend again */
   uint32_t next_offset; /* of the next entry in the leaf */
+  uint32_t leaves_moved;
   size_t key_len;
   uint8_t key[TREE_MAX_KEY];
   bool after; /* the key was returned already: go on behind it */

@@ -3,7 +3,8 @@
  *
  * Everything the engine wants from the world comes through one table of functions: files, sync, clock, randomness, memory, threads.
  * The library brings three tables: files of the operating system, memory, and (in the tests) a simulated device that fails, tears,
- * drops and reorders. An embedder may bring another one: fill in every member, set `size` and `version`, hand it to sdb_open().
+ * drops and reorders. An embedder may bring another one: fill in every member but those that may be NULL, set `size` and `version`,
+ * hand it to sdb_open().
  *
  * Editions: a table says its `size` and `version`. The version changes when a member changes its meaning; members are only added at
  * the end, may be NULL, and count as NULL in a table that is too short to have them. A table of a later edition is used as far as
@@ -110,6 +111,8 @@ typedef struct sdb_storage {
   /* true when the file was opened by another process, that is, in a child after fork(). Asked at the beginning of every call of a
    * database, so it must be fast. NULL: never, as in memory that the child has a copy of. */
   bool (*inherited)(const sdb_file *file);
+  /* The range will be read soon: begins to fetch it and does not wait. A hint: it fails without a word. */
+  void (*prefetch)(sdb_file *file, uint64_t offset, uint64_t len);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

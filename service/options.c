@@ -189,6 +189,7 @@ static bool take(const parsing *p, int code, const char *name) {
 bool options_parse(options *o, int argc, char *argv[], char *sentence, size_t size) {
   *o = (options){.events = DEFAULT_EVENTS, .workers = 2, .stream_lease_ms = LEASE_MS, .log_level = LOG_INFO};
   sdb_options_init(&o->engine);
+  o->engine.fault_guard = true;
   const parsing p = {.o = o, .sentence = sentence, .size = size};
   opterr = 0;
   for (;;) {

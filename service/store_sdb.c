@@ -123,6 +123,7 @@ static int statistics(void *ctx, void (*tell)(void *user, const char *name, uint
       {"engine_syncs", s.syncs},
       {"engine_cache_hits", s.cache_hits},
       {"engine_cache_misses", s.cache_misses},
+      {"engine_mapping_faults", s.mapping_faults},
       {"engine_pins", s.pins},
       {"engine_corruptions", s.corruptions},
       {"engine_recovered_commits", s.recovered_commits},

@@ -72,6 +72,7 @@ static pager_config config_of(const sdb *db) {
   return (pager_config){.cache_pages = db->options.page_cache_size,
                         .max_bytes = db->options.max_db_size,
                         .use_mmap = db->options.use_mmap,
+                        .fault_guard = db->options.fault_guard,
                         .read_only = db->options.read_only,
                         .key = db->options.recovery_key ? db->options.recovery_key : db->options.encryption_key,
                         .recovery = db->options.recovery_key != NULL,
@@ -353,6 +354,7 @@ int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len,
              size_t *size, sdb_info *info) {
   record r;
   table_entry entry;
+  sdb_info filled;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db, at);
@@ -360,8 +362,9 @@ int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len,
   if (rc == SDB_OK && size) *size = r.size;
   if (rc == SDB_OK && (r.size > cap || (!buf && r.size))) rc = SDB_SMALL_BUFFER;
   if (rc == SDB_OK) rc = content_read(db, &r, buf);
-  if (rc == SDB_OK && info) info_fill(info, &r, &entry);
-  reading_end(db, in);
+  if (rc == SDB_OK && info) info_fill(&filled, &r, &entry);
+  rc = reading_end(db, in, rc);
+  if (rc == SDB_OK && info) *info = filled;
   atomic_fetch_add_explicit(&db->n.gets, 1, memory_order_relaxed);
   return rc;
 }
@@ -370,6 +373,7 @@ int read_get_alloc(sdb *db, const sdb_snapshot *at, const void *path, size_t pat
                    sdb_info *info) {
   record r;
   table_entry entry;
+  sdb_info filled;
   void *copy = NULL;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
@@ -378,12 +382,14 @@ int read_get_alloc(sdb *db, const sdb_snapshot *at, const void *path, size_t pat
   if (rc == SDB_OK && !(copy = mem_alloc(&db->e, r.size)))
     rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a document of %u bytes", r.size);
   if (rc == SDB_OK) rc = content_read(db, &r, copy);
-  if (rc == SDB_OK && info) info_fill(info, &r, &entry);
+  if (rc == SDB_OK && info) info_fill(&filled, &r, &entry);
+  size_t len = rc == SDB_OK ? r.size : 0;
+  rc = reading_end(db, in, rc);
   if (rc == SDB_OK) {
     *data = copy;
-    *size = r.size;
+    *size = len;
+    if (info) *info = filled;
   }
-  reading_end(db, in);
   if (rc != SDB_OK) mem_free(&db->e, copy);
   atomic_fetch_add_explicit(&db->n.gets, 1, memory_order_relaxed);
   return rc;
@@ -398,8 +404,10 @@ int read_stat(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db, at);
   rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
-  if (rc == SDB_OK) info_fill(info, &r, &entry);
-  reading_end(db, in);
+  sdb_info filled;
+  if (rc == SDB_OK) info_fill(&filled, &r, &entry);
+  rc = reading_end(db, in, rc);
+  if (rc == SDB_OK) *info = filled;
   return rc;
 }
 
@@ -418,8 +426,8 @@ int read_versions(sdb *db, const sdb_snapshot *at, const void *path, size_t path
     rc = document_version(db, in.view, document, &entry, entry.version - (uint32_t)n, &r);
     if (rc == SDB_OK) info_fill(&infos[n], &r, &entry);
   }
+  rc = reading_end(db, in, rc);
   if (rc == SDB_OK) *count = n;
-  reading_end(db, in);
   return rc;
 }
 
@@ -438,8 +446,7 @@ int read_attributes(sdb *db, const sdb_snapshot *at, const void *path, size_t pa
       a->metadata_len = r.metadata_len;
     }
   }
-  reading_end(db, in);
-  return rc;
+  return reading_end(db, in, rc);
 }
 
 /* --- Identity
@@ -481,8 +488,9 @@ int read_paths_of(sdb *db, const sdb_snapshot *at, const uint8_t id[16], sdb_pat
   if (rc == SDB_OK && (memcmp(r.id, id, 16) != 0 || record_expired(db, &r, in.now_ms))) rc = SDB_NOT_FOUND;
   if (rc == SDB_OK) rc = copy_paths(db, &r, paths, count);
   if (rc == SDB_NOT_FOUND) rc = absent(db, rc);
-  reading_end(db, in);
-  return rc;
+  int good = reading_end(db, in, rc);
+  if (rc == SDB_OK && good != SDB_OK) mem_free(&db->e, *paths);
+  return good;
 }
 
 int sdb_get(sdb *db, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap, size_t *size, sdb_info *info) {
@@ -601,6 +609,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->cache_hits = ps.hits;
   s->cache_misses = ps.misses;
   s->snapshots = atomic_load(&db->snapshots);
+  s->mapping_faults = ps.faults;
   s->pins = ps.pins;
   s->oldest_pin_sequence = ps.oldest_sequence;
   s->oldest_pin_ms = ps.oldest_us / 1000;

@@ -244,6 +244,10 @@ static void fetch(sdb_cursor *c) {
   for (unsigned i = 0; i < STAY && rc == SDB_OK && c->count < most && c->used + SDB_MAX_PATH <= BATCH_BYTES && !budget_used(c); i++)
     rc = fetch_one(c);
   tree_cursor_pause(&c->tree);
+  if (trusted(c->db, slot, SDB_OK) != SDB_OK) { /* none of the batch counts */
+    rc = SDB_IO;
+    c->count = 0;
+  }
   pager_leave(c->db->pager, slot);
   c->batch = BATCH;
   c->left -= c->count;

@@ -45,7 +45,7 @@ int reader_open(sdb *db, const sdb_snapshot *at, const void *path, size_t path_l
   rc = r->view ? SDB_OK : SDB_NO_MEMORY;
   if (rc == SDB_OK) {
     unsigned slot = pager_enter(db->pager);
-    rc = reader_fill(r, at ? at->now_ms : 0, path, path_len, version);
+    rc = trusted(db, slot, reader_fill(r, at ? at->now_ms : 0, path, path_len, version));
     pager_leave(db->pager, slot);
   }
   if (rc != SDB_OK) {

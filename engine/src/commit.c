@@ -400,9 +400,11 @@ static int run_locked(sdb *db, struct commit *q, bool *changed) {
   if (rc == SDB_OK) rc = judge_all(db, q, now_ms);
   if (rc == SDB_OK) {
     q->failed = q->count;
-    rc = log_commit(db, q, now_ms, changed);
+    rc = trusted(db, slot, SDB_OK);
+    if (rc == SDB_OK) rc = log_commit(db, q, now_ms, changed);
     if (rc != SDB_OK) undo_all(db, q, q->count);
   }
+  if (rc != SDB_OK) rc = trusted(db, slot, rc); /* a refusal may rest on zeros as well */
   end_ops(db, q, rc == SDB_OK);
   if (large) claims_release(db, q->ops, q->count);
   pager_leave(db->pager, slot);

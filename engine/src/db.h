@@ -202,7 +202,10 @@ typedef struct reading {
   uint64_t view, now_ms; /* now_ms 0: the clock's, if anybody asks */
 } reading;
 reading reading_begin(sdb *db, const sdb_snapshot *at);
-void reading_end(sdb *db, reading r);
+/* Returns what to answer: `rc`, or SDB_IO when a mapped page failed meanwhile, so that what was seen may be zeros. */
+SDB_MUST_USE int reading_end(sdb *db, reading r, int rc);
+/* The same for other stays in the pager, before it is left. */
+SDB_MUST_USE int trusted(sdb *db, unsigned slot, int rc);
 /* The same for what outlives one stay in the pager (cursors, readers): pins it. `sequence` may be NULL: the last commit it
  * contains. 0: out of memory, which is said. */
 uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence);

@@ -31,7 +31,13 @@ reading reading_begin(sdb *db, const sdb_snapshot *at) {
   return r;
 }
 
-void reading_end(sdb *db, reading r) { pager_leave(db->pager, r.slot); }
+int trusted(sdb *db, unsigned slot, int rc) { return pager_faulted(db->pager, slot) ? pager_fault_error(db->pager) : rc; }
+
+int reading_end(sdb *db, reading r, int rc) {
+  rc = trusted(db, r.slot, rc);
+  pager_leave(db->pager, r.slot);
+  return rc;
+}
 
 uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence) {
   if (at) {

@@ -109,7 +109,7 @@ int expiry_step(sdb *db, bool *more) {
   int rc = SDB_OK;
   if (!paused(db, now_ms, mono_us(db))) {
     unsigned slot = pager_enter(db->pager);
-    rc = gather(db, now_ms, ids, &count, &some);
+    rc = trusted(db, slot, gather(db, now_ms, ids, &count, &some));
     pager_leave(db->pager, slot);
   }
   db->expiry_more = some;

@@ -26,7 +26,7 @@ enum {
   PART_CHUNKS = 4,
   PARTS_UNTRIED = 15
 };
-enum { AHEAD_CHUNKS = 16 }; /* fetched from the device while earlier ones are read */
+enum { AHEAD_CHUNKS = 16 };      /* fetched from the device while earlier ones are read */
 #define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
 
 struct extent_writer {
@@ -393,11 +393,15 @@ struct read_piece {
 
 static int read_piece(void *user, run r, uint64_t at, uint64_t n) {
   struct read_piece *rp = user;
+  uint64_t faults = pager_faults(rp->p);
   const uint8_t *bytes = pager_run_bytes(rp->p, r, at);
+  uint32_t crc = rp->crc;
   if (bytes) {
-    if (rp->check) rp->crc = crc32c_copy(rp->crc, rp->to, bytes, (size_t)n);
+    if (rp->check) rp->crc = crc32c_copy(crc, rp->to, bytes, (size_t)n);
     else memcpy(rp->to, bytes, (size_t)n);
-  } else {
+  }
+  if (!bytes || pager_faults(rp->p) != faults) { /* no mapping, or what was copied may be zeros that are none of the file's */
+    rp->crc = crc;
     int rc = pager_read_run(rp->p, r, at, rp->to, (size_t)n);
     if (rc != SDB_OK) return rc;
     if (rp->check) rp->crc = crc32c(rp->crc, rp->to, (size_t)n);

@@ -37,6 +37,7 @@ unsigned pager_enter(pager *p) {
       uint64_t idle = 0;
       if (!atomic_compare_exchange_strong(&p->readers[i].epoch, &idle, atomic_load(&p->epoch))) continue;
       atomic_store(&p->readers[i].floor, atomic_load(&p->published));
+      p->readers[i].faults = atomic_load_explicit(&p->faults, memory_order_acquire);
       return i;
     }
     thread_yield();
@@ -46,6 +47,17 @@ unsigned pager_enter(pager *p) {
 void pager_leave(pager *p, unsigned slot) {
   atomic_store_explicit(&p->readers[slot].floor, 0, memory_order_release);
   atomic_store_explicit(&p->readers[slot].epoch, 0, memory_order_release);
+}
+
+uint64_t pager_faults(const pager *p) {
+  atomic_thread_fence(memory_order_acquire);
+  return atomic_load_explicit(&p->faults, memory_order_acquire);
+}
+
+bool pager_faulted(const pager *p, unsigned slot) { return pager_faults(p) != p->readers[slot].faults; }
+
+int pager_fault_error(pager *p) {
+  return env_fail(p->e, SDB_IO, "the device could not give a page of the data file; look at the system's messages, then run check");
 }
 
 uint64_t pager_published(const pager *p) { return atomic_load(&p->published); }
@@ -374,7 +386,7 @@ static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, 
   if (!bytes) return env_fail(p->e, SDB_IO, "cannot map the data file");
   if (!space_is_verified(p, place)) {
     int rc = page_verify(p, bytes, number, place, kind);
-    if (rc != SDB_OK) return rc;
+    if (rc != SDB_OK) return p->mapped ? rc : pager_fault_error(p);
     space_set_verified(p, place);
   }
   *page = bytes;
@@ -449,13 +461,18 @@ static void frame_make_dirty(pager *p, struct frame *f, struct map_chunk *c) {
 /* Puts a new frame of the open version in front: a copy of the page, or (kind PAGE_FREE) its grave. */
 static int frame_replace(pager *p, struct map_chunk *c, uint32_t slot, uint32_t number, bool grave, struct frame **out) {
   const uint8_t *bytes = NULL;
+  uint64_t faults = pager_faults(p);
   int rc = grave ? SDB_OK : page_read(p, VIEW_HEAD, number, &bytes);
   if (rc != SDB_OK) return rc;
   struct frame *f = frame_new(p, number, PAGE_FREE, !grave), *base = NULL;
   if (!f) return SDB_NO_MEMORY;
   if (bytes) {
     memcpy(f->data, bytes, p->g.page_size);
-    f->kind = bytes[4];
+    f->kind = f->data[4];
+    if (pager_faults(p) != faults) { /* a copy of zeros must not become the page */
+      frame_discard(p, f);
+      return pager_fault_error(p);
+    }
   }
   f->version = p->open_version;
   for (;;) {

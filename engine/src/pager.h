@@ -38,6 +38,7 @@ typedef struct pager_config {
   uint32_t cache_pages;
   uint64_t max_bytes;
   bool use_mmap;
+  bool fault_guard;
   bool read_only;
   const uint8_t *key; /* the user's, or the recovery key; NULL: none. Not kept */
   bool recovery;
@@ -61,6 +62,10 @@ void pager_close(pager *p);
  */
 unsigned pager_enter(pager *p);
 void pager_leave(pager *p, unsigned slot);
+/* Since the slot was entered a mapped page could not be read: what was seen may be zeros, and no answer may rest on it. */
+bool pager_faulted(const pager *p, unsigned slot);
+uint64_t pager_faults(const pager *p); /* so far, for who cannot enter. What was read before the call stays before it */
+int pager_fault_error(pager *p);       /* the code and sentence for that */
 /* The newest published view. Load it after entering. */
 uint64_t pager_published(const pager *p);
 /* Keeps the view readable until unpinned: for snapshots, cursors, readers. Returns the view pinned, the newest published; 0 when
@@ -178,7 +183,7 @@ const header *pager_header(const pager *p); /* of the last complete checkpoint. 
 const geometry *pager_geometry(const pager *p);
 
 typedef struct pager_stats {
-  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, logical_pages;
+  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, faults, logical_pages;
   uint64_t pins, oldest_sequence, oldest_us; /* the oldest pin: last commit in its view, time since it was pinned; 0: none */
   uint64_t pinned_pages;                     /* versions of pages, and freed pages, that only pins keep */
 } pager_stats;

@@ -156,8 +156,17 @@ int pager_create(env *e, sdb_file *file, const pager_config *config, const heade
   return SDB_OK;
 }
 
+/* Called inside a signal handler. The order is what readers rely on: whoever begins behind this does not look at the mapping, and
+ * whoever is inside finds the count changed. */
+static void note_fault(void *user) {
+  pager *p = user;
+  atomic_store(&p->mapped, false);
+  atomic_fetch_add(&p->faults, 1);
+}
+
 static bool mapping_works(pager *p) {
   if (!p->config.use_mmap || !p->e->storage->map || p->cipher) return false; /* what is encrypted cannot be used where it stands */
+  if (p->config.fault_guard && p->e->storage->guard && p->e->storage->guard(p->file, note_fault, p) != SDB_OK) return false;
   const void *probe = p->e->storage->map(p->file, 0, 1u << GROUP_BITS);
   if (!probe) return false;
   p->e->storage->unmap(p->file, probe, 1u << GROUP_BITS);
@@ -282,6 +291,7 @@ void pager_get_stats(pager *p, pager_stats *s) {
   s->cached_pages = atomic_load(&p->frames_held);
   for (unsigned i = 0; i < HIT_COUNTERS; i++) s->hits += atomic_load(&p->hits[i].hits);
   s->misses = atomic_load(&p->misses);
+  s->faults = atomic_load(&p->faults);
   mutex_lock(&p->pin_lock);
   s->pins = p->open_pins;
   if (p->pin_count == 0) s->pinned_pages = 0; /* then a checkpoint or a reader inside holds them, for a moment */

@@ -110,8 +110,9 @@ struct pager {
   geometry g;
   header head; /* last complete checkpoint */
   pager_config config;
-  cipher *cipher; /* NULL: not encrypted; the surroundings point at it */
-  bool mapped;
+  cipher *cipher;          /* NULL: not encrypted; the surroundings point at it */
+  atomic_bool mapped;      /* ends with the first fault: then every page is read, and only those that cannot be are errors */
+  _Atomic uint64_t faults; /* mapped pages that the device could not give */
   _Atomic uint32_t cache_pages; /* what is left of the configured cache for pages */
 
   struct mutex lock;      /* the writer's */
@@ -144,7 +145,8 @@ struct pager {
   struct reader_slot {
     _Atomic uint64_t epoch; /* 0: nobody */
     _Atomic uint64_t floor; /* no older view is read here; 0 while it is being found out */
-    char apart[112];        /* two cache lines a slot: the allocator aligns to 16 bytes only */
+    uint64_t faults;        /* when it was entered */
+    char apart[104];        /* two cache lines a slot: the allocator aligns to 16 bytes only */
   } readers[READER_SLOTS];
 
   /* frames */

@@ -187,6 +187,7 @@ int recover(sdb *db) {
     rc = log_scan(db->log, h.log_position, h.log_chain, apply_record, &rp, &result);
     result.damaged |= damaged;
   }
+  if (rc == SDB_OK && pager_faults(db->pager)) rc = pager_fault_error(db->pager); /* what was judged may rest on zeros */
   if (rc != SDB_OK) return rc;
   if (result.damaged) {
     db->read_only = db->log_damaged = true;

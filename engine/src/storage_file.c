@@ -11,7 +11,8 @@
  *   dropped the pages, and a second call would report a success that is none.
  * - allocate: fallocate. Where the file system has none, zeros are written, because a file that is merely made longer would run out
  *   of space in the middle of a later write.
- * - map: a shared read-only mapping, which shows writes made through the descriptor.
+ * - map: a shared read-only mapping, which shows writes made through the descriptor. Pages of it that cannot be read are the
+ *   business of storage_guard.c, for who asks.
  *
  * Nothing here has state beyond the handle, so the table is one constant.
  */
@@ -32,6 +33,7 @@
 #include <unistd.h>
 
 #include "sdb/storage.h"
+#include "storage_guard.h"
 #include "sync.h"
 
 _Static_assert(sizeof(off_t) == 8, "file offsets need 64 bits");
@@ -55,6 +57,8 @@ struct sdb_file {
   struct mutex mutex;        /* of the mappings */
   mapping *mappings;         /* not unmapped yet */
   size_t mapping_count, mapping_cap;
+  void (*fault)(void *user); /* NULL: mappings are not guarded */
+  void *fault_user;
 };
 
 static int code_of_errno(int error) {
@@ -151,9 +155,14 @@ fail_memory:
   return code;
 }
 
+static void release_mapping(const sdb_file *file, const mapping *m) {
+  if (file->fault) guard_remove(m->address);
+  munmap(m->address, m->len);
+}
+
 static void file_close(sdb_file *file) {
   if (file == NULL) return;
-  for (size_t i = 0; i < file->mapping_count; i++) munmap(file->mappings[i].address, file->mappings[i].len);
+  for (size_t i = 0; i < file->mapping_count; i++) release_mapping(file, &file->mappings[i]);
   free(file->mappings);
   if (file->mark) munmap((void *)(uintptr_t)file->mark, MARK_BYTES);
   mutex_destroy(&file->mutex);
@@ -300,6 +309,9 @@ static const void *file_map(sdb_file *file, uint64_t offset, size_t len) {
     address = mmap(NULL, len, PROT_READ, MAP_SHARED, file->fd, (off_t)offset);
     if (address == MAP_FAILED) {
       address = NULL;
+    } else if (file->fault && !guard_add(address, len, file->fault, file->fault_user)) {
+      munmap(address, len);
+      address = NULL;
     } else {
       file->mappings[file->mapping_count++] = (mapping){address, len};
     }
@@ -312,12 +324,19 @@ static void file_unmap(sdb_file *file, const void *address, size_t len) {
   mutex_lock(&file->mutex);
   for (size_t i = 0; i < file->mapping_count; i++) {
     if (file->mappings[i].address == address && file->mappings[i].len == len) {
-      munmap(file->mappings[i].address, len);
+      release_mapping(file, &file->mappings[i]);
       file->mappings[i] = file->mappings[--file->mapping_count];
       break;
     }
   }
   mutex_unlock(&file->mutex);
+}
+
+static int file_guard(sdb_file *file, void (*fault)(void *user), void *user) {
+  if (!guard_install()) return SDB_IO;
+  file->fault = fault;
+  file->fault_user = user;
+  return SDB_OK;
 }
 
 /* --- Names -------------------------------------------------------------------------------------------------------------------- */
@@ -413,7 +432,7 @@ static void *thread_main(void *arg) {
   return NULL;
 }
 
-/* Signals belong to the program's own threads: the new one starts with all of them blocked. */
+/* Signals belong to the program's own threads: the new one starts with all of them blocked, but those that it causes itself. */
 static int file_thread_start(void *ctx, void (*run)(void *arg), void *arg, void **thread) {
   (void)ctx;
   file_thread *t = malloc(sizeof *t);
@@ -422,6 +441,10 @@ static int file_thread_start(void *ctx, void (*run)(void *arg), void *arg, void 
   t->arg = arg;
   sigset_t all, before;
   sigfillset(&all);
+  sigdelset(&all, SIGBUS);
+  sigdelset(&all, SIGFPE);
+  sigdelset(&all, SIGILL);
+  sigdelset(&all, SIGSEGV);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int error = pthread_create(&t->id, NULL, thread_main, t);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -501,6 +524,7 @@ static const sdb_storage file_table = {
 #endif
     .inherited = file_inherited,
     .prefetch = file_prefetch,
+    .guard = file_guard,
 };
 
 const sdb_storage *sdb_storage_file(void) { return &file_table; }

@@ -124,6 +124,7 @@ struct move {
   sdb *db;
   const uint8_t *page;
   uint32_t number;
+  unsigned slot;
 };
 
 /* The older version at `place` is reached from the record two versions behind it, if that one is still read: `from`. */
@@ -170,6 +171,8 @@ static int move_record(void *user, uint32_t offset, const record *r) {
   if (rc == SDB_OK && from) rc = redirect(db, from, to);
   if (rc != SDB_OK) return rc;
   memcpy(bytes, m->page + offset, r->total);
+  rc = trusted(db, m->slot, SDB_OK);
+  if (rc != SDB_OK) return rc;
   heap_commit(db->pager, &db->roots, to, r->total);
   if (entry.current == place) entry.current = to;
   else if (named) entry.previous = to;
@@ -179,8 +182,8 @@ static int move_record(void *user, uint32_t offset, const record *r) {
 }
 
 /* Moves what lives in a sparse page into the open one; the empty page is free. Places only: nothing of it is in the log. */
-static int clean_page(sdb *db, uint32_t number) {
-  struct move m = {.db = db, .number = number};
+static int clean_page(sdb *db, unsigned slot, uint32_t number) {
+  struct move m = {.db = db, .number = number, .slot = slot};
   bool damaged = false;
   if (number == db->roots.heap_page) return SDB_OK;
   int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
@@ -203,7 +206,7 @@ static int clean_step(sdb *db, unsigned budget) {
     uint32_t number;
     writer_enter(db, &slot);
     int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, (page_size(db->pager) - PAGE_HEADER) / 2, &number);
-    if (rc == SDB_OK) rc = clean_page(db, number);
+    if (rc == SDB_OK) rc = clean_page(db, slot, number);
     writer_leave(db, slot);
     if (rc == SDB_END || rc == SDB_FULL) db->cleaning = false;
     else if (rc != SDB_OK && rc != SDB_NOT_FOUND) {

@@ -282,7 +282,7 @@ START_TEST(test_scans_are_fetched_ahead) {
   forget_notes();
   sdb_cursor *c;
   sdb_entry entry;
-  ck_assert_int_eq(sdb_cursor_open(db, NULL, 0, NULL, 0, false, &c), SDB_OK);
+  ck_assert_int_eq(sdb_cursor_open(db, NULL, &c), SDB_OK);
   while (sdb_cursor_next(c, &entry) == SDB_OK) seen++;
   sdb_cursor_close(c);
   ck_assert_uint_eq(seen, DOCUMENTS);

@@ -132,6 +132,10 @@ typedef struct sdb_options {
   bool use_mmap;                     /* true: read clean pages through a mapping where the storage has one */
   bool use_compression;              /* true: contents written from now on are stored compressed (snappy) where that pays; each says
                                         itself whether it is, so it may differ from open to open */
+  bool fault_guard;                  /* false; true: a mapped page that the device cannot give makes a read answer SDB_IO instead of
+                                        ending the process. Sets a handler of SIGBUS for the whole process, for good; what does not
+                                        concern a database goes on to the handler before it. A program that sets one later passes
+                                        on to it what it does not know. */
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
   uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
@@ -533,6 +537,7 @@ typedef struct sdb_stats {
   uint64_t cache_hits, cache_misses; /* without mmap */
   uint64_t suffix_names;             /* of `names`, how many the suffix index has; fewer while it is built */
   bool suffix_ready;                 /* searches by suffix are answered */
+  uint64_t mapping_faults;           /* mapped pages that the device could not give; from the first on the file is read without */
   uint64_t snapshots;                /* open */
   uint64_t pins;                     /* what keeps an older state readable: open snapshots, cursors and readers */
   uint64_t oldest_pin_sequence;      /* last commit in the oldest of those states; 0: none */

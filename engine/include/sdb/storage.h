@@ -113,6 +113,10 @@ typedef struct sdb_storage {
   bool (*inherited)(const sdb_file *file);
   /* The range will be read soon: begins to fetch it and does not wait. A hint: it fails without a word. */
   void (*prefetch)(sdb_file *file, uint64_t offset, uint64_t len);
+  /* Called before any `map` of the file: from now on a page of a mapping that the device cannot give reads as zeros instead of
+   * ending the process, and before anybody sees them `fault(user)` is called, in the thread that touched the page and possibly
+   * inside a signal handler: it only changes atomic variables. SDB_IO, SDB_NO_MEMORY. */
+  int (*guard)(sdb_file *file, void (*fault)(void *user), void *user);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* test_guard.c - a mapped file that the device does not give any more: made by cutting the file under the mapping.
+ *
+ * Whatever lay behind the cut answers SDB_IO, never "not found", never wrong bytes; what lies before it is served on; the process
+ * lives. Without the guard it dies, and signals that are none of ours arrive where they did before.
+ */
+#define _GNU_SOURCE
+#include <check.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sdb/sdb.h"
+
+enum { DOCUMENTS = 6000, LEN = 700, LARGE = 3 << 20 };
+
+static char directory[64];
+static uint8_t large[LARGE], buffer[LARGE];
+
+static void setup(void) {
+  snprintf(directory, sizeof directory, "%s", "/tmp/sdb-guard-XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(directory));
+  ck_assert_int_eq(chdir(directory), 0);
+}
+
+static void teardown(void) {
+  char command[96];
+  snprintf(command, sizeof command, "rm -rf '%s'", directory);
+  ck_assert_int_eq(chdir("/"), 0);
+  ck_assert_int_eq(system(command), 0);
+}
+
+static sdb *open_guarded(bool guard) {
+  sdb_options o;
+  sdb *db = NULL;
+  sdb_options_init(&o);
+  o.fault_guard = guard;
+  o.use_compression = false;
+  o.durability = SDB_NONE;
+  ck_assert_int_eq(sdb_open("guard.sdb", &o, &db), SDB_OK);
+  return db;
+}
+
+static size_t path_of(unsigned i, char path[32]) { return (size_t)snprintf(path, 32, "/document/%06u", i * 7919 % 1000000); }
+
+static void put_document(sdb *db, unsigned i) {
+  char path[32];
+  size_t len = path_of(i, path);
+  memset(buffer, (int)(i % 251 + 1), LEN);
+  ck_assert_int_eq(sdb_put(db, path, len, buffer, LEN, NULL, NULL), SDB_OK);
+}
+
+/* In the end the trees and the table, which every round writes anew, stand low in the file, and most contents high. */
+static void fill(void) {
+  ck_assert_int_eq(system("rm -f guard.sdb*"), 0);
+  sdb *db = open_guarded(false);
+  for (size_t i = 0; i < LARGE; i++) large[i] = (uint8_t)(i * 31 >> 7);
+  for (unsigned i = 0; i < DOCUMENTS; i++) put_document(db, i);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  for (unsigned round = 0; round < 3; round++) {
+    for (unsigned i = round; i < DOCUMENTS; i += 20) put_document(db, i);
+    ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  }
+  ck_assert_int_eq(sdb_put(db, "/large", 6, large, LARGE, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+
+/* OK with the right bytes, or SDB_IO. Returns how many failed. */
+static unsigned read_all(sdb *db) {
+  unsigned failed = 0;
+  char path[32];
+  for (unsigned i = 0; i < DOCUMENTS; i++) {
+    size_t size = 0, len = path_of(i, path);
+    int rc = sdb_get(db, path, len, SDB_CURRENT, buffer, LEN, &size, NULL);
+    if (rc == SDB_IO) {
+      failed++;
+      continue;
+    }
+    ck_assert_msg(rc == SDB_OK, "document %u: %s", i, sdb_strerror(rc));
+    ck_assert_uint_eq(size, LEN);
+    for (unsigned k = 0; k < LEN; k++) ck_assert_uint_eq(buffer[k], i % 251 + 1);
+  }
+  return failed;
+}
+
+static int scan(sdb *db, unsigned *seen) {
+  sdb_cursor *c;
+  sdb_entry entry;
+  *seen = 0;
+  sdb_cursor_options o;
+  sdb_cursor_options_init(&o);
+  o.infos = true;
+  int rc = sdb_cursor_open(db, &o, &c);
+  ck_assert_int_eq(rc, SDB_OK);
+  while ((rc = sdb_cursor_next(c, &entry)) == SDB_OK) ++*seen;
+  sdb_cursor_close(c);
+  return rc;
+}
+
+static uint64_t faults_of(sdb *db) {
+  sdb_stats s = {.size = sizeof s};
+  ck_assert_int_eq(sdb_get_stats(db, &s), SDB_OK);
+  return s.mapping_faults;
+}
+
+/* Keeps `share` percent of the file. */
+static void cut(unsigned share) {
+  struct stat st;
+  ck_assert_int_eq(stat("guard.sdb", &st), 0);
+  ck_assert_int_eq(truncate("guard.sdb", st.st_size / 100 * share / 65536 * 65536), 0);
+}
+
+/* --- Reads -------------------------------------------------------------------------------------------------------------------- */
+
+static const unsigned shares[] = {60, 15};
+
+START_TEST(test_reads_answer_io) {
+  unsigned share = shares[_i / 2], seen;
+  bool warm = _i % 2; /* pages were seen, checked, and are not checked again */
+  fill();
+  sdb *db = open_guarded(true);
+  if (warm) {
+    ck_assert_uint_eq(read_all(db), 0);
+    ck_assert_int_eq(scan(db, &seen), SDB_END);
+  }
+  cut(share);
+  unsigned failed = read_all(db);
+  int end = scan(db, &seen);
+  printf("%u %% of the file left, %s: %u of %d gets fail, a scan ends with %d after %u entries, %" PRIu64 " faults\n", share,
+         warm ? "warm" : "fresh", failed, DOCUMENTS, end, seen, faults_of(db));
+  ck_assert_uint_gt(faults_of(db), 0);
+  ck_assert(end == SDB_IO || (end == SDB_END && seen == DOCUMENTS + 1));
+  ck_assert_uint_le(failed, DOCUMENTS);
+  if (share >= 60) ck_assert_uint_lt(failed, DOCUMENTS); /* what is there is served on */
+  unsigned again = read_all(db);
+  ck_assert_uint_le(again, failed); /* nothing is blamed for another page's fault for ever */
+  sdb_close(db);
+}
+END_TEST
+
+START_TEST(test_streams_answer_io) {
+  size_t got = 0, total = 0;
+  int rc;
+  fill();
+  sdb *db = open_guarded(true);
+  sdb_reader *r;
+  ck_assert_int_eq(sdb_reader_open(db, "/large", 6, SDB_CURRENT, &r), SDB_OK);
+  ck_assert_int_eq(sdb_reader_read(r, buffer, SDB_CHUNK, &got), SDB_OK);
+  cut(3); /* the large content lies behind */
+  total = got;
+  while ((rc = sdb_reader_read(r, buffer, SDB_CHUNK, &got)) == SDB_OK && got) {
+    ck_assert_mem_eq(buffer, large + total, got);
+    total += got;
+  }
+  ck_assert_int_eq(rc, SDB_IO);
+  ck_assert_uint_ge(faults_of(db), 1);
+  ck_assert_int_eq(sdb_get(db, "/large", 6, SDB_CURRENT, buffer, LARGE, &total, NULL), SDB_IO);
+  sdb_reader_close(r);
+  sdb_close(db);
+}
+END_TEST
+
+/* A commit judges by what it reads: an existing document must not be made a second time because its leaf reads as zeros. */
+START_TEST(test_commits_answer_io) {
+  char path[32];
+  unsigned refused = 0;
+  fill();
+  sdb *db = open_guarded(true);
+  ck_assert_uint_eq(read_all(db), 0);
+  cut(50);
+  for (unsigned i = 0; i < DOCUMENTS; i += 3) {
+    sdb_commit commit = {0};
+    size_t len = path_of(i, path);
+    int rc = sdb_put(db, path, len, "new", 3, NULL, &commit);
+    if (rc == SDB_OK) ck_assert(!commit.created && commit.info.version >= 2);
+    else if (rc == SDB_IO) refused++;
+    else ck_abort_msg("document %u: %s", i, sdb_strerror(rc));
+    if (i % 9 == 0) {
+      rc = sdb_delete(db, path, len, NULL, NULL);
+      ck_assert_msg(rc == SDB_OK || rc == SDB_IO, "document %u: %s", i, sdb_strerror(rc));
+    }
+  }
+  ck_assert_uint_gt(refused, 0);
+  sdb_close(db);
+}
+END_TEST
+
+/* All threads hit the same hole at once. */
+static sdb *shared;
+
+static void *reader(void *arg) {
+  (void)arg;
+  char path[32];
+  uint8_t bytes[LEN];
+  for (unsigned i = 0; i < DOCUMENTS; i++) {
+    size_t size, len = path_of(i, path);
+    int rc = sdb_get(shared, path, len, SDB_CURRENT, bytes, LEN, &size, NULL);
+    if (rc != SDB_OK && rc != SDB_IO) return (void *)(intptr_t)rc;
+    for (unsigned k = 0; rc == SDB_OK && k < LEN; k++)
+      if (bytes[k] != i % 251 + 1) return (void *)1;
+  }
+  return NULL;
+}
+
+START_TEST(test_threads_at_one_hole) {
+  pthread_t threads[4];
+  fill();
+  shared = open_guarded(true);
+  ck_assert_uint_eq(read_all(shared), 0);
+  for (unsigned i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, reader, NULL), 0);
+  usleep(500);
+  cut(40);
+  for (unsigned i = 0; i < 4; i++) {
+    void *wrong;
+    ck_assert_int_eq(pthread_join(threads[i], &wrong), 0);
+    ck_assert_msg(wrong == NULL, "a thread saw %d", (int)(intptr_t)wrong);
+  }
+  ck_assert_uint_gt(read_all(shared), 0);
+  sdb_close(shared);
+}
+END_TEST
+
+/* --- Signals ------------------------------------------------------------------------------------------------------------------ */
+
+/* How a child that does this ends: its exit status, or minus the signal. Sanitizers catch SIGBUS themselves; the default is put in
+ * place first. */
+static int end_of(void (*act)(void)) {
+  fflush(stdout);
+  pid_t child = fork();
+  ck_assert_int_ge(child, 0);
+  if (child == 0) {
+    signal(SIGBUS, SIG_DFL);
+    act();
+    _exit(7);
+  }
+  int status;
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* A page of a file of our own that is not there. */
+static volatile const uint8_t *foreign_page(void) {
+  FILE *f = fopen("foreign", "w+");
+  ck_assert_ptr_nonnull(f);
+  ck_assert_int_eq(ftruncate(fileno(f), 65536), 0);
+  volatile const uint8_t *p = mmap(NULL, 65536, PROT_READ, MAP_SHARED, fileno(f), 0);
+  ck_assert_int_eq(ftruncate(fileno(f), 0), 0);
+  return p;
+}
+
+static volatile const uint8_t *touched;
+static sigjmp_buf back;
+
+static void read_without_guard(void) {
+  sdb *db = open_guarded(false);
+  cut(10);
+  read_all(db);
+}
+
+static void touch_foreign(void) {
+  open_guarded(true);
+  (void)*foreign_page();
+}
+
+static void send_signal(void) {
+  open_guarded(true);
+  kill(getpid(), SIGBUS);
+  usleep(100000);
+}
+
+static void send_ignored(void) {
+  signal(SIGBUS, SIG_IGN);
+  open_guarded(true);
+  kill(getpid(), SIGBUS);
+  usleep(1000);
+  _exit(9);
+}
+
+static void touch_ignored(void) {
+  signal(SIGBUS, SIG_IGN);
+  touch_foreign();
+}
+
+static void handle_with_info(int number, siginfo_t *info, void *context) {
+  (void)context;
+  if (number == SIGBUS && (volatile const uint8_t *)info->si_addr == touched) siglongjmp(back, 1);
+  _exit(8);
+}
+
+static void handle(int number) { _exit(number == SIGBUS ? 11 : 8); }
+
+static void touch_handled_with_info(void) {
+  struct sigaction action = {.sa_sigaction = handle_with_info, .sa_flags = SA_SIGINFO};
+  sigaction(SIGBUS, &action, NULL);
+  open_guarded(true);
+  touched = foreign_page();
+  if (sigsetjmp(back, 1) == 0) (void)*touched;
+  else _exit(10);
+}
+
+static void touch_handled(void) {
+  signal(SIGBUS, handle);
+  touch_foreign();
+}
+
+START_TEST(test_signals_of_others) {
+  fill();
+  ck_assert_int_eq(end_of(read_without_guard), -SIGBUS);
+  fill();
+  ck_assert_int_eq(end_of(touch_foreign), -SIGBUS);
+  ck_assert_int_eq(end_of(send_signal), -SIGBUS);
+  ck_assert_int_eq(end_of(send_ignored), 9);
+  ck_assert_int_eq(end_of(touch_ignored), -SIGBUS);
+  ck_assert_int_eq(end_of(touch_handled_with_info), 10);
+  ck_assert_int_eq(end_of(touch_handled), 11);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("guard");
+  TCase *tc = tcase_create("guard");
+  tcase_add_checked_fixture(tc, setup, teardown);
+  tcase_set_timeout(tc, 120);
+  tcase_add_loop_test(tc, test_reads_answer_io, 0, 2 * (int)(sizeof shares / sizeof *shares));
+  tcase_add_test(tc, test_streams_answer_io);
+  tcase_add_test(tc, test_commits_answer_io);
+  tcase_add_test(tc, test_threads_at_one_hole);
+  tcase_add_test(tc, test_signals_of_others);
+  suite_add_tcase(suite, tc);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_ENV);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -406,5 +406,9 @@ bool expiry_wanted(sdb *db);
 int recover(sdb *db);
 /* The names in the body of a delete, bind or unbind, as those of a record. False: they make no sense. */
 bool op_names_parse(const uint8_t *body, uint32_t len, record *named);
+/* For repair. Applies one operation as replay does; writer's lock held, inside enter and leave. */
+int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint32_t len);
+/* A whole checkpoint that needs no log behind it. */
+int recover_seal(sdb *db);
 
 #endif

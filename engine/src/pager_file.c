@@ -164,6 +164,16 @@ static void note_fault(void *user) {
   atomic_fetch_add(&p->faults, 1);
 }
 
+int pager_raw(env *e, sdb_file *file, uint32_t page_size, uint32_t pages, pager **out) {
+  const pager_config config = {.cache_pages = 64, .read_only = true};
+  const header h = {.page_size = page_size, .pages_total = pages};
+  pager *p = pager_new(e, file, &config, &h);
+  if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory for reading the data file");
+  p->pages_total = pages;
+  *out = p;
+  return SDB_OK;
+}
+
 static bool mapping_works(pager *p) {
   if (!p->config.use_mmap || !p->e->storage->map || p->cipher) return false; /* what is encrypted cannot be used where it stands */
   if (p->config.fault_guard && p->e->storage->guard && p->e->storage->guard(p->file, note_fault, p) != SDB_OK) return false;

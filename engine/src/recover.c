@@ -128,6 +128,12 @@ static int apply_op(struct replay *rp, const log_record *r, uint8_t code, uint8_
   return rc;
 }
 
+int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint32_t len) {
+  struct replay rp = {.db = db};
+  const log_record none = {.sequence = db->last_sequence};
+  return apply_op(&rp, &none, code, created, body, len);
+}
+
 static int apply_record(void *user, const log_record *r) {
   struct replay *rp = user;
   sdb *db = rp->db;
@@ -152,7 +158,7 @@ static int apply_record(void *user, const log_record *r) {
 
 /* A checkpoint that needs nothing behind it: from here on every byte that counts was made durable by this process. The first write
  * begins a fresh segment with a fresh salt; what stands before is kept for readers of changes, as behind any checkpoint. */
-static int seal(sdb *db) {
+int recover_seal(sdb *db) {
   db->last_sequence += SEQUENCE_GAP; /* I6 */
   db->roots.sequence = db->last_sequence;
   atomic_store(&db->visible_sequence, db->last_sequence);
@@ -203,5 +209,5 @@ int recover(sdb *db) {
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   log_past(db->log, result.end, result.chain, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));
-  return db->read_only ? SDB_OK : seal(db);
+  return db->read_only ? SDB_OK : recover_seal(db);
 }

@@ -90,6 +90,51 @@ typedef struct sdb_verify_report {
 SDB_API SDB_MUST_USE int sdb_verify(const char *name, const sdb_options *options, void (*problem)(void *user, const char *sentence),
                                     void *user, sdb_verify_report *report);
 
+/* --- Repair ------------------------------------------------------------------------------------------------------------------- */
+
+typedef enum sdb_repair_kind {
+  SDB_REPAIR_SAVED,   /* the document is in the new database */
+  SDB_REPAIR_LOST,    /* a document, or one of its versions or names, that is not */
+  SDB_REPAIR_DOUBTFUL /* possibly deleted before the damage: nothing that verifies says that it still existed. It is in the new
+                         database when SDB_REPAIR_SAVED was told of it too; else another document has its path */
+} sdb_repair_kind;
+
+typedef struct sdb_repair_item {
+  sdb_repair_kind kind;
+  const uint8_t *path; /* NULL when it is not known; valid during the call */
+  size_t path_len;
+  uint8_t id[16];   /* all zero but for the document number when that is all that is known */
+  uint32_t version; /* 0: not known */
+  uint32_t size;
+  const char *reason; /* one sentence without a dot */
+} sdb_repair_item;
+
+typedef struct sdb_repair_report {
+  size_t size;               /* set to sizeof(sdb_repair_report) before the call */
+  bool header_found, opened; /* a header slot counted; the damaged file could still be opened for reading */
+  uint32_t page_size;
+  uint64_t pages, heap_pages, unreadable_pages, large_contents, log_records; /* looked at by scanning; 0 when that was not needed */
+  uint64_t documents, versions, bytes;                                       /* saved */
+  uint64_t lost, doubtful;                                                   /* items told */
+} sdb_repair_report;
+
+/* Builds a new database from all that verifies of a damaged one: file and log, whatever is lost of headers, map, table, trees or
+ * log. The original is only read, and stays byte for byte as it is. Of each document the highest version whose record and content
+ * verify is saved with its id, time and version, and those below it that it kept. No content is ever saved that does not match its
+ * digest. The new database has an own id and epoch. Takes about 50 bytes of memory a record found and a bit a page.
+ *
+ * "Possibly deleted": deleted documents leave their bytes in free space until it is used again. Whatever the table (as the database
+ * has it, or as its pages are found by themselves) or the log says about a document number decides; where both are lost for a
+ * number, what was found is saved and told as SDB_REPAIR_DOUBTFUL. Of two documents at one path the one that is vouched for, then
+ * the newer one, has it.
+ *
+ * `item` is called for each document saved and each loss; may be NULL. Of `options` storage, cache, key and the settings of a new
+ * database are used; page_size is that of the original. SDB_EXISTS, SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE (nothing in it
+ * verifies), SDB_UNSUPPORTED, SDB_MISMATCH (a log stands beside the destination), SDB_INVALID, SDB_FULL, SDB_IO, SDB_DENIED,
+ * SDB_NO_MEMORY. */
+SDB_API SDB_MUST_USE int sdb_repair(const char *damaged, const char *destination, const sdb_options *options,
+                                    void (*item)(void *user, const sdb_repair_item *item), void *user, sdb_repair_report *report);
+
 #ifdef __cplusplus
 }
 #endif

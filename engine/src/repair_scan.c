@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* repair_scan.c - everything in a damaged file and its log that verifies, wherever it stands and whatever says so.
+ *
+ *   1 large contents   heads of extents, by their unit header. One whose every chunk and digest verify owns its pages: what stands
+ * in them is a document's bytes and is never taken for pages, whatever it looks like 2 pages            heap pages record by
+ * record, each by its own checksum. Where a page does not verify, or records do not follow one another, every 8th byte may begin
+ * one: those are "loose" 3 log              every record that verifies under the salt of its segment, also behind gaps
+ */
+#include <stdio.h>
+
+#include "codec.h"
+#include "compress.h"
+#include "log_state.h"
+#include "repair.h"
+
+void *list_add(repair *rp, list *l, size_t unit_size) {
+  if (!mem_reserve(&rp->e, &l->items, &l->cap, l->count + 1, unit_size)) {
+    env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for what was found in %s", rp->name);
+    return NULL;
+  }
+  void *at = (uint8_t *)l->items + l->count++ * unit_size;
+  memset(at, 0, unit_size);
+  return at;
+}
+
+static int note_trace(repair *rp, const record *r, trace where) {
+  trace *t = list_add(rp, &rp->traces, sizeof *t);
+  if (!t) return SDB_NO_MEMORY;
+  *t = where;
+  memcpy(t->id, r->id, 16);
+  t->version = r->version;
+  t->time_ms = r->time_ms;
+  return SDB_OK;
+}
+
+static int read_at(repair *rp, uint64_t offset, void *buf, size_t len) {
+  if (offset > rp->size || len > rp->size - offset) return SDB_IO;
+  return rp->e.storage->read(rp->file, offset, buf, len);
+}
+
+/* --- Large contents ----------------------------------------------------------------------------------------------------------- */
+
+/* The head of an extent at that page, as the record that once named it. The runs of the record stand behind the head in rp->bytes.
+ * A head that does not fit into its first run cannot be told from here; then only a record leads to it. */
+static int head_load(repair *rp, uint32_t page, record *r) {
+  enum { FIXED = 112, MOST = REPAIR_BYTES - 8 - 8 * MAX_RUNS };
+  uint8_t *head = rp->bytes, *stored = head + MOST;
+  if (read_at(rp, page_offset(&rp->g, page), head, PAGE_HEADER) != SDB_OK) return SDB_CORRUPT;
+  uint32_t len = page_fill(head);
+  if (page_kind(head) != PAGE_EXTENT || len < FIXED || len > MOST || len % 64 != 0) return SDB_CORRUPT;
+  if (read_at(rp, page_offset(&rp->g, page), head, len) != SDB_OK || !unit_valid(head, len, page)) return SDB_CORRUPT;
+  *r = (record){.version = get32(head + 80), .size = get32(head + 84), .digest = get32(head + 88), .time_ms = get48(head + 104)};
+  memcpy(r->id, head + 64, 16);
+  r->path = head + FIXED;
+  r->path_len = get16(head + 92);
+  r->flags = (uint16_t)(RECORD_LARGE | (get16(head + 94) & RECORD_SNAPPY));
+  run_list l = {.head_len = len, .count = get32(head + 100)};
+  uint64_t at = FIXED + align_up(r->path_len, 8);
+  if (r->path_len < 1 || r->path_len > SDB_MAX_PATH || l.count < 1 || l.count > MAX_RUNS || at + 8ull * l.count > len)
+    return SDB_CORRUPT;
+  for (uint32_t i = 0; i < l.count; i++) l.runs[i] = (run){get32(head + at + 8ull * i), get32(head + at + 8ull * i + 4)};
+  run_list_write(stored, &l);
+  r->stored = stored;
+  r->stored_len = (uint32_t)run_list_size(l.count);
+  r->total = (uint32_t)record_measure(r);
+  return r->version && r->size && l.runs[0].start == page && run_list_parse(&l, r) == SDB_OK ? SDB_OK : SDB_CORRUPT;
+}
+
+static int large_good(repair *rp, env *e, pager *p, const record *r) {
+  extent_reader *x;
+  uint32_t digest = 0;
+  int rc = extent_open(e, p, r, &x);
+  if (rc != SDB_OK) return rc;
+  for (uint32_t i = 0; rc == SDB_OK && i < extent_chunks(x); i++) {
+    size_t len;
+    rc = extent_chunk(x, i, rp->content, &len);
+    if (rc == SDB_OK) digest = crc32c(digest, rp->content, len);
+  }
+  extent_close(x);
+  return rc == SDB_OK && digest != r->digest ? SDB_CORRUPT : rc;
+}
+
+int content_good(repair *rp, env *e, pager *p, const record *r) {
+  if (r->flags & RECORD_LARGE) return large_good(rp, e, p, r);
+  if (r->size > REPAIR_CONTENT) return SDB_CORRUPT;
+  if (!(r->flags & RECORD_SNAPPY)) return crc32c(0, r->stored, r->size) == r->digest ? SDB_OK : SDB_CORRUPT;
+  return compress_undo(r->stored, r->stored_len, rp->content, r->size) && crc32c(0, rp->content, r->size) == r->digest
+             ? SDB_OK
+             : SDB_CORRUPT;
+}
+
+static int scan_extent(repair *rp, uint32_t page) {
+  record r;
+  run_list l;
+  if (head_load(rp, page, &r) != SDB_OK) return SDB_OK;
+  uint64_t seen = get64(rp->bytes + 16);
+  int rc = large_good(rp, &rp->e, rp->raw, &r);
+  if (rc == SDB_NO_MEMORY) return rc;
+  if (rc != SDB_OK || run_list_parse(&l, &r) != SDB_OK) return SDB_OK;
+  for (uint32_t i = 0; i < l.count; i++)
+    for (uint32_t k = 0; k < l.runs[i].count && l.runs[i].start + k < rp->pages; k++) bit_put(rp->owned, l.runs[i].start + k);
+  rp->report.large_contents++;
+  return note_trace(rp, &r, (trace){.from = FROM_EXTENT, .page = page, .seen = seen});
+}
+
+/* --- Pages -------------------------------------------------------------------------------------------------------------------- */
+
+static int scan_records(repair *rp, const uint8_t *page, uint32_t physical, uint32_t end, uint64_t seen) {
+  bool loose = false;
+  for (uint32_t at = PAGE_HEADER; at + RECORD_HEAD <= end;) {
+    record r;
+    if (record_parse(&r, page + at, end - at) != SDB_OK) {
+      loose = true;
+      at += 8;
+      continue;
+    }
+    int rc = note_trace(rp, &r, (trace){.from = FROM_HEAP, .page = physical, .offset = at, .seen = seen, .loose = loose});
+    if (rc != SDB_OK) return rc;
+    at += r.total;
+  }
+  return SDB_OK;
+}
+
+static int note_unit(repair *rp, const uint8_t *page, uint32_t physical, bool bad) {
+  unit *u = list_add(rp, &rp->units, sizeof *u);
+  if (!u) return SDB_NO_MEMORY;
+  *u = (unit){
+      .number = page_number(page), .physical = physical, .checkpoint = get64(page + 16), .kind = page_kind(page), .bad = bad};
+  return SDB_OK;
+}
+
+static int scan_page(repair *rp, const uint8_t *page, uint32_t physical) {
+  uint32_t size = rp->g.page_size, fill = page_fill(page);
+  bool good = unit_valid(page, size, page_number(page));
+  bool named = page[5] == 1 && page_number(page) != 0 && get64(page + 16) != 0 && fill >= PAGE_HEADER && fill <= size;
+  int rc = good || named ? note_unit(rp, page, physical, !good) : SDB_OK;
+  if (rc != SDB_OK) return rc;
+  if (!good) return scan_records(rp, page, physical, size, 0);
+  if (page_kind(page) != PAGE_HEAP) return SDB_OK;
+  rp->report.heap_pages++;
+  return scan_records(rp, page, physical, fill < size ? fill : size, get64(page + 16));
+}
+
+/* Calls `visit` for all pages that may hold something: not the fixed ones, not those of a large content. Unreadable ones are
+ * skipped. */
+static int each_page(repair *rp, int (*visit)(repair *rp, const uint8_t *page, uint32_t physical)) {
+  uint32_t size = rp->g.page_size, per = REPAIR_BUFFER / size;
+  for (uint32_t first = 0; first < rp->pages; first += per) {
+    uint32_t count = rp->pages - first < per ? rp->pages - first : per;
+    bool whole = read_at(rp, page_offset(&rp->g, first), rp->buffer, (size_t)count * size) == SDB_OK;
+    for (uint32_t i = 0; i < count; i++) {
+      uint8_t *page = rp->buffer + (size_t)i * size;
+      if (image_page_fixed(&rp->g, first + i) || bit_at(rp->owned, first + i)) continue;
+      if (!whole && read_at(rp, page_offset(&rp->g, first + i), page, size) != SDB_OK) {
+        rp->report.unreadable_pages++;
+        continue;
+      }
+      int rc = visit(rp, page, first + i);
+      if (rc != SDB_OK) return rc;
+    }
+  }
+  return SDB_OK;
+}
+
+static int look_for_extent(repair *rp, const uint8_t *page, uint32_t physical) {
+  rp->report.pages++;
+  return page_kind(page) == PAGE_EXTENT && page_number(page) == physical ? scan_extent(rp, physical) : SDB_OK;
+}
+
+int scan_pages(repair *rp) {
+  int rc = each_page(rp, look_for_extent);
+  return rc == SDB_OK ? each_page(rp, scan_page) : rc;
+}
+
+/* --- Log ---------------------------------------------------------------------------------------------------------------------- */
+
+struct log_file {
+  uint8_t *bytes;
+  uint32_t len;
+  uint32_t index;
+  struct segment segment;
+};
+
+static bool segment_head(struct log_file *f, uint32_t at) {
+  const uint8_t *h = f->bytes + at;
+  if (memcmp(h, SEGMENT_MAGIC, 8) != 0 || get32(h + 8) != crc32c(0, h + 12, LOG_SECTOR - 12) || get32(h + 12) != SEGMENT_FORMAT)
+    return false;
+  if (f->segment.state == SEGMENT_LIVE && get64(h + 40) < f->segment.number) return true;
+  f->segment = (struct segment){.number = get64(h + 40), .base = get64(h + 48), .salt = get64(h + 56), .state = SEGMENT_LIVE};
+  return true;
+}
+
+static int scan_ops(repair *rp, const struct log_file *f, uint32_t at, uint32_t len) {
+  const uint8_t *r = f->bytes + at;
+  uint64_t sequence = get64(r + 8);
+  uint32_t pos = LOG_RECORD_HEAD;
+  if (sequence > rp->sequence) rp->sequence = sequence;
+  rp->report.log_records++;
+  for (unsigned i = 0, ops = get16(r + 30); i < ops && len - pos >= LOG_OP_HEAD; i++) {
+    uint8_t code = r[pos];
+    uint32_t body = get32(r + pos + 4);
+    if (body > len - pos - LOG_OP_HEAD) break;
+    pos += LOG_OP_HEAD;
+    record rec;
+    if (code == OP_PUT && record_parse(&rec, r + pos, body) == SDB_OK) {
+      int rc = note_trace(rp, &rec, (trace){.from = FROM_LOG, .page = f->index, .offset = at + pos, .len = body, .seen = sequence});
+      if (rc != SDB_OK) return rc;
+    } else if (code != OP_PUT && body >= 16) {
+      notice *n = list_add(rp, &rp->notices, sizeof *n);
+      if (!n) return SDB_NO_MEMORY;
+      *n = (notice){.sequence = sequence, .segment = f->index, .offset = at + pos, .len = body, .op = code};
+      memcpy(n->id, r + pos, 16);
+    }
+    pos += (uint32_t)align_up(body, 8);
+    if (pos > len) break;
+  }
+  return SDB_OK;
+}
+
+/* A record stands behind another one or at the beginning of a sector. */
+static int scan_segment(repair *rp, const struct log_file *f) {
+  uint32_t end = f->len - LOG_SECTOR;
+  for (uint32_t at = LOG_SECTOR; at + LOG_RECORD_HEAD <= end;) {
+    const uint8_t *r = f->bytes + at;
+    uint32_t len = get32(r + 4);
+    bool good = len >= LOG_RECORD_HEAD && len <= end - at &&
+                get32(r) == crc32c(segment_seed(&f->segment, f->segment.base + at), r + 4, len - 4);
+    if (!good) {
+      at = (uint32_t)align_up(at + 1, LOG_SECTOR);
+      continue;
+    }
+    int rc = r[28] == LOG_COMMIT ? scan_ops(rp, f, at, len) : SDB_OK;
+    if (rc != SDB_OK) return rc;
+    at += (uint32_t)align_up(len, 8);
+  }
+  return SDB_OK;
+}
+
+static int log_name(const repair *rp, uint32_t index, char *name, size_t len) {
+  int n = snprintf(name, len, "%s.log.%04u", rp->name, index);
+  return n > 0 && (size_t)n < len ? SDB_OK : SDB_INVALID;
+}
+
+/* A segment that belongs to another database is left alone. */
+static bool foreign(const repair *rp, const struct log_file *f, uint32_t at) {
+  return rp->has_header && memcmp(f->bytes + at + 16, rp->head.database_id, 16) != 0;
+}
+
+static int scan_file(repair *rp, sdb_file *file, uint32_t index) {
+  uint64_t size;
+  if (rp->e.storage->get_size(file, &size) != SDB_OK || size < 4 * LOG_SECTOR || size > 1u << 30) return SDB_OK;
+  struct log_file f = {.len = (uint32_t)size, .index = index, .bytes = mem_alloc(&rp->e, (size_t)size)};
+  if (!f.bytes) return env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for a log segment");
+  int rc = SDB_OK;
+  for (uint32_t at = 0; at < f.len; at += LOG_SECTOR) { /* what cannot be read is zeros */
+    uint32_t len = f.len - at < LOG_SECTOR ? f.len - at : LOG_SECTOR;
+    if (rp->e.storage->read(file, at, f.bytes + at, len) != SDB_OK) memset(f.bytes + at, 0, len);
+  }
+  uint32_t last = f.len / LOG_SECTOR * LOG_SECTOR - LOG_SECTOR;
+  bool first = segment_head(&f, 0) && !foreign(rp, &f, 0), second = segment_head(&f, last) && !foreign(rp, &f, last);
+  if (first || second) rc = scan_segment(rp, &f);
+  mem_free(&rp->e, f.bytes);
+  return rc;
+}
+
+int scan_log(repair *rp) {
+  char name[4096];
+  int rc = SDB_OK;
+  for (uint32_t index = 0, missing = 0; rc == SDB_OK && index < MAX_SEGMENTS && missing < 8; index++) {
+    sdb_file *file;
+    if (log_name(rp, index, name, sizeof name) != SDB_OK) break;
+    if (rp->e.storage->open(rp->e.storage->ctx, name, SDB_OPEN_READ, &file) != SDB_OK) {
+      missing++;
+      continue;
+    }
+    rc = scan_file(rp, file, index);
+    rp->e.storage->close(file);
+  }
+  return rc;
+}
+
+/* --- A trace again ------------------------------------------------------------------------------------------------------------ */
+
+int log_load(repair *rp, uint32_t segment, uint32_t offset, size_t len, const uint8_t **bytes) {
+  char name[4096];
+  sdb_file *file;
+  *bytes = rp->bytes;
+  if (len > REPAIR_BYTES || log_name(rp, segment, name, sizeof name) != SDB_OK) return SDB_CORRUPT;
+  int rc = rp->e.storage->open(rp->e.storage->ctx, name, SDB_OPEN_READ, &file);
+  if (rc != SDB_OK) return env_fail(&rp->e, rc, "cannot open log segment %04u again", segment);
+  rc = rp->e.storage->read(file, offset, rp->bytes, len);
+  rp->e.storage->close(file);
+  return rc;
+}
+
+int trace_load(repair *rp, const trace *t, record *r) {
+  int rc;
+  if (t->from == FROM_EXTENT) {
+    rc = head_load(rp, t->page, r);
+  } else if (t->from == FROM_LOG) {
+    const uint8_t *bytes;
+    rc = log_load(rp, t->page, t->offset, t->len, &bytes);
+    if (rc == SDB_OK) rc = record_parse(r, bytes, t->len);
+  } else {
+    rc = read_at(rp, page_offset(&rp->g, t->page), rp->bytes, rp->g.page_size);
+    rc = rc == SDB_OK ? record_parse(r, rp->bytes + t->offset, rp->g.page_size - t->offset) : SDB_CORRUPT;
+  }
+  if (rc == SDB_OK && (r->version != t->version || memcmp(r->id, t->id, 16) != 0)) rc = SDB_CORRUPT;
+  return rc;
+}

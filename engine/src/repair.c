@@ -111,20 +111,51 @@ static int save_names(repair *rp, const record *named) {
   return SDB_OK;
 }
 
+/* A large content without its record: names are those of the version before, and how many were kept is not known. */
+static int name_bare(repair *rp, const struct source *s, record *named, uint8_t **memory) {
+  record r, bare = *named;
+  bool parsed;
+  uint8_t *texts = *memory;
+  tell(rp, SDB_REPAIR_LOST, named,
+       "the record of this version: its names, expiry, content type and metadata, as far as it had them");
+  named->kept = UINT8_MAX;
+  int rc = bare.version > 1 ? s->load(rp, s, bare.version - 1, &r, &parsed) : SDB_NOT_FOUND;
+  if (rc != SDB_OK || memcmp(r.id, bare.id, 16) != 0) return SDB_OK;
+  rc = keep_names(rp, &r, named, memory);
+  if (rc != SDB_OK) {
+    *memory = texts;
+    return rc;
+  }
+  mem_free(&rp->e, texts);
+  named->version = bare.version;
+  named->size = bare.size;
+  named->kept = UINT8_MAX;
+  return SDB_OK;
+}
+
 /* Saves version `current`, which verifies, and those directly below, at most as many as it kept. *named is set when the document
  * can be told about. SDB_CONFLICT: its path belongs to another document. */
 static int save(repair *rp, const struct source *s, uint32_t current, record *named, uint8_t **memory) {
   record r;
   bool parsed;
+  rp->bare = false;
   int rc = s->load(rp, s, current, &r, &parsed);
+  bool bare = rp->bare;
   if (rc == SDB_OK) rc = keep_names(rp, &r, named, memory);
+  if (rc == SDB_OK && bare) rc = name_bare(rp, s, named, memory);
   if (rc != SDB_OK) return rc;
   uint32_t oldest = current;
   for (uint32_t most = named->kept; most > 0 && oldest > 1; most--, oldest--) {
     rc = s->load(rp, s, oldest - 1, &r, &parsed);
     if (rc == SDB_OK && memcmp(r.id, named->id, 16) != 0) rc = SDB_CORRUPT;
-    if (parsed && rc == SDB_CORRUPT) tell(rp, SDB_REPAIR_LOST, &r, "the content of this older version does not verify");
-    if (skippable(rc)) break;
+    if (skippable(rc) && bare) break;
+    if (skippable(rc)) {
+      r = *named;
+      r.version = oldest - 1;
+      r.size = 0;
+      tell(rp, SDB_REPAIR_LOST, &r, "this older version, or what stood before it, does not verify");
+      break;
+    }
     if (rc != SDB_OK) return rc;
   }
   for (uint32_t v = oldest; v <= current; v++) {
@@ -161,12 +192,22 @@ static int note_newer(repair *rp) {
   return SDB_OK;
 }
 
+/* The current version and all that it kept; SDB_CORRUPT and the like: not all of them. */
+static int load_all(repair *rp, const struct source *s) {
+  record r;
+  bool parsed;
+  uint32_t version = s->entry->version;
+  int rc = s->load(rp, s, version, &r, &parsed);
+  for (uint32_t most = rc == SDB_OK ? r.kept : 0; rc == SDB_OK && most > 0 && version > 1; most--)
+    rc = s->load(rp, s, --version, &r, &parsed);
+  return rc;
+}
+
 /* *answered: the database says all there is to say about the number. */
 static int save_answered(repair *rp, uint64_t document, bool *answered) {
   table_entry entry;
-  record r, named = {0};
+  record named = {0};
   uint8_t *memory = NULL;
-  bool parsed;
   *answered = false;
   if (bit_at(rp->newer, document)) return SDB_OK;
   int rc = table_get(rp->from->table, VIEW_HEAD, document, &entry);
@@ -174,7 +215,7 @@ static int save_answered(repair *rp, uint64_t document, bool *answered) {
   if (skippable(rc)) return SDB_OK;
   if (rc != SDB_OK) return rc;
   struct source s = {.e = &rp->from->e, .p = rp->from->pager, .load = load_from_database, .document = document, .entry = &entry};
-  rc = s.load(rp, &s, entry.version, &r, &parsed);
+  rc = load_all(rp, &s);
   if (skippable(rc)) return SDB_OK; /* perhaps another copy stands somewhere */
   if (rc == SDB_OK) rc = save(rp, &s, entry.version, &named, &memory);
   if (rc == SDB_OK) tell(rp, SDB_REPAIR_SAVED, &named, "its table entry, records and contents verify");
@@ -356,9 +397,13 @@ static int by_document(const void *a, const void *b) {
   if (ids) return ids;
   if (x->version != y->version) return x->version > y->version ? -1 : 1;
   if (x->live != y->live) return x->live ? -1 : 1;
+  if ((x->from == FROM_EXTENT) != (y->from == FROM_EXTENT)) return x->from == FROM_EXTENT ? 1 : -1;
   if (x->loose != y->loose) return x->loose ? 1 : -1;
-  if (x->from != y->from) return x->from == FROM_EXTENT ? 1 : y->from == FROM_EXTENT ? -1 : (int)y->from - (int)x->from;
-  return x->seen > y->seen ? -1 : x->seen < y->seen;
+  if (x->from != y->from) return (int)x->from - (int)y->from;
+  if (x->seen != y->seen) return x->seen > y->seen ? -1 : 1;
+  /* One version written again with other names: behind the first in one page; else a name too many is better than one lost. */
+  if (x->page == y->page) return x->offset > y->offset ? -1 : x->offset < y->offset;
+  return (int)y->names - (int)x->names;
 }
 
 static int by_id(const void *a, const void *b) {
@@ -477,6 +522,7 @@ static int load_from_traces(repair *rp, const struct source *s, uint32_t version
     if (s->traces[i].version != version) continue;
     rc = trace_load(rp, &s->traces[i], r);
     *parsed = rc == SDB_OK;
+    rp->bare = s->traces[i].from == FROM_EXTENT;
     if (rc == SDB_OK) rc = content_good(rp, s->e, s->p, r);
     if (rc == SDB_OK || !skippable(rc)) return rc;
   }

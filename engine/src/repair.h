@@ -15,18 +15,20 @@
 #include "image.h"
 #include "sdb/care.h"
 
-enum trace_from { FROM_HEAP, FROM_EXTENT, FROM_LOG };
+/* The heap has what became of a version, the log as it was put; an extent knows neither names nor description. */
+enum trace_from { FROM_HEAP, FROM_LOG, FROM_EXTENT };
 
 typedef struct trace {
   uint8_t id[16];
   uint64_t time_ms;
   uint64_t
-      seen; /* heap: the checkpoint its page was written for, 0 when the page does not say; log: its commit's sequence number */
+      seen; /* heap: the checkpoint its page was written for, 0 when its page does not say; log: its commit's sequence number */
   uint32_t page;   /* heap, extent: physical page; log: number in the file's name */
   uint32_t offset; /* in the page or segment */
   uint32_t version;
   uint32_t len; /* log: of the operation's body */
   uint8_t from;
+  uint8_t names;
   bool loose; /* found behind bytes that make no sense: it may be part of another document's content */
   bool live;  /* a table page points at it */
 } trace;
@@ -72,6 +74,7 @@ typedef struct repair {
   uint8_t *buffer;  /* REPAIR_BUFFER: what is read in large parts */
   uint8_t *bytes;   /* REPAIR_BYTES: of the trace that was loaded last */
   uint8_t *content; /* SDB_CHUNK and more: a small content, or a chunk */
+  bool bare;        /* the version loaded last is known by its extent only */
   uint8_t *done;    /* a bit a document number: saved, or known not to exist */
   uint8_t *newer;   /* ... the log knows more than the database that opened */
   uint8_t *named;   /* ... its path tree leads to the document */

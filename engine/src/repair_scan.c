@@ -30,6 +30,7 @@ static int note_trace(repair *rp, const record *r, trace where) {
   memcpy(t->id, r->id, 16);
   t->version = r->version;
   t->time_ms = r->time_ms;
+  t->names = (uint8_t)record_names(r);
   return SDB_OK;
 }
 
@@ -69,7 +70,7 @@ static int head_load(repair *rp, uint32_t page, record *r) {
 static int large_good(repair *rp, env *e, pager *p, const record *r) {
   extent_reader *x;
   uint32_t digest = 0;
-  int rc = extent_open(e, p, r, &x);
+  int rc = extent_open(e, p, r, true, &x);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; rc == SDB_OK && i < extent_chunks(x); i++) {
     size_t len;
@@ -105,13 +106,23 @@ static int scan_extent(repair *rp, uint32_t page) {
 
 /* --- Pages -------------------------------------------------------------------------------------------------------------------- */
 
+/* Where the record behind a damaged one stands, if its lengths can be believed: another record stands there, or nothing. Else 0. */
+static uint32_t behind(const uint8_t *page, uint32_t at, uint32_t end, uint32_t total) {
+  record r;
+  uint32_t next = at + total;
+  if (total < RECORD_HEAD || total > end - at) return 0;
+  bool nothing = end - next < RECORD_HEAD || get64(page + next) == 0;
+  return nothing || record_parse(&r, page + next, end - next) == SDB_OK ? next : 0;
+}
+
 static int scan_records(repair *rp, const uint8_t *page, uint32_t physical, uint32_t end, uint64_t seen) {
   bool loose = false;
   for (uint32_t at = PAGE_HEADER; at + RECORD_HEAD <= end;) {
-    record r;
+    record r = {0};
     if (record_parse(&r, page + at, end - at) != SDB_OK) {
-      loose = true;
-      at += 8;
+      uint32_t next = behind(page, at, end, r.total);
+      loose |= !next;
+      at = next ? next : at + 8;
       continue;
     }
     int rc = note_trace(rp, &r, (trace){.from = FROM_HEAP, .page = physical, .offset = at, .seen = seen, .loose = loose});
@@ -135,7 +146,7 @@ static int scan_page(repair *rp, const uint8_t *page, uint32_t physical) {
   bool named = page[5] == 1 && page_number(page) != 0 && get64(page + 16) != 0 && fill >= PAGE_HEADER && fill <= size;
   int rc = good || named ? note_unit(rp, page, physical, !good) : SDB_OK;
   if (rc != SDB_OK) return rc;
-  if (!good) return scan_records(rp, page, physical, size, 0);
+  if (!good) return scan_records(rp, page, physical, size, named ? get64(page + 16) : 0);
   if (page_kind(page) != PAGE_HEAP) return SDB_OK;
   rp->report.heap_pages++;
   return scan_records(rp, page, physical, fill < size ? fill : size, get64(page + 16));

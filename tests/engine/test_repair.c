@@ -32,15 +32,37 @@ typedef struct tally {
 
 static size_t path_of(uint64_t i, char *path) { return (size_t)snprintf(path, 32, "/d/%03" PRIu64, i); }
 static uint32_t size_of(uint64_t i) { return i % 40 == 3 ? 70000 : i % 3 == 0 ? 3000 : 40 + (uint32_t)i; }
-static bool twice(uint64_t i) { return i % 5 == 0; }
-static uint64_t current_seed(uint64_t i) { return twice(i) ? 1000 + i : i; }
+static uint32_t versions_of(uint64_t i) { return i % 10 == 0 ? 3 : i % 5 == 0 ? 2 : 1; }
+static uint64_t seed_of(uint64_t i, uint32_t version) { return (version - 1) * 1000 + i; }
+static bool has_name(uint64_t i) { return i % 7 == 0; }
+static size_t name_of(uint64_t i, char *name) { return (size_t)snprintf(name, 32, "/n/%03" PRIu64, i); }
 
 static void put(sdb *db, uint64_t i, uint64_t seed) {
   static uint8_t data[70000];
   char path[32];
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  if (i % 2 == 0) {
+    o.content_type = "text/plain";
+    o.metadata = "meta";
+    o.metadata_len = 4;
+    o.expires_ms = 4102444800000; /* 2100 */
+  }
   model_content(seed, 0, data, size_of(i));
   size_t len = path_of(i, path);
-  ck_assert_int_eq(sdb_put(db, path, len, data, size_of(i), NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_put(db, path, len, data, size_of(i), &o, NULL), SDB_OK);
+}
+
+/* Second and third versions, and further names before and behind them. */
+static void put_again(sdb *db) {
+  char path[32], name[32];
+  for (uint64_t i = 0; i < DOCUMENTS; i++) {
+    if (has_name(i) && i % 2 == 0)
+      ck_assert_int_eq(sdb_bind(db, path, path_of(i, path), name, name_of(i, name), NULL, NULL), SDB_OK);
+    for (uint32_t v = 2; v <= versions_of(i); v++) put(db, i, seed_of(i, v));
+    if (has_name(i) && i % 2 == 1)
+      ck_assert_int_eq(sdb_bind(db, path, path_of(i, path), name, name_of(i, name), NULL, NULL), SDB_OK);
+  }
 }
 
 static void options_for(sdb_options *o, const sim *device) {
@@ -53,6 +75,7 @@ static void options_for(sdb_options *o, const sim *device) {
   o->wal_segment_size = 65536;
   o->checkpoint_wal_bytes = 8 << 20;
   o->change_log_bytes = 0;
+  o->versions_to_keep = 3;
 }
 
 /* Documents, some with two versions, and some that were deleted after others took their place. */
@@ -62,7 +85,7 @@ static void fill(sdb *db) {
   for (uint64_t i = 0; i < DOCUMENTS; i++) put(db, i, i);
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
   for (uint64_t i = 0; i < DELETED; i++) ck_assert_int_eq(sdb_delete(db, path, path_of(500 + i, path), NULL, NULL), SDB_OK);
-  for (uint64_t i = 0; i < DOCUMENTS; i += 5) put(db, i, 1000 + i);
+  put_again(db);
 }
 
 static void make_base(bool closed) {
@@ -80,7 +103,7 @@ static void make_base(bool closed) {
     ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
     char path[32];
     for (uint64_t i = 0; i < DELETED; i++) ck_assert_int_eq(sdb_delete(db, path, path_of(500 + i, path), NULL, NULL), SDB_OK);
-    for (uint64_t i = 0; i < DOCUMENTS; i += 5) put(db, i, 1000 + i);
+    put_again(db);
     sim_die_at(base_device, 1);
     sdb_close(db);
   }
@@ -151,7 +174,37 @@ static uint64_t fingerprint(const sim *device, const char *but) {
 typedef struct verdict {
   unsigned current, older, missing,
       deleted; /* documents at their last version, at an older one, not there; deleted ones that are back */
+  unsigned older_missing, names_missing, sections_missing;
 } verdict;
+
+static void judge_older(sdb *db, uint64_t i, const sdb_info *current, verdict *v, const char *what) {
+  static uint8_t expected[70000];
+  char path[32];
+  for (uint32_t n = current->version - 1; n > 0; n--) {
+    void *data;
+    size_t size;
+    if (sdb_get_alloc(db, path, path_of(i, path), n, &data, &size, NULL) != SDB_OK) {
+      v->older_missing++;
+      continue;
+    }
+    model_content(seed_of(i, n), 0, expected, size);
+    ck_assert_msg(size == size_of(i) && memcmp(data, expected, size) == 0, "%s: %s version %u: WRONG BYTES", what, path, n);
+    sdb_free(db, data);
+  }
+}
+
+static void judge_sections(sdb *db, uint64_t i, const sdb_info *info, verdict *v, const char *what) {
+  char name[32];
+  sdb_info other;
+  if (has_name(i)) {
+    int rc = sdb_stat(db, name, name_of(i, name), SDB_CURRENT, &other);
+    ck_assert_msg(rc == SDB_NOT_FOUND || (rc == SDB_OK && memcmp(other.id, info->id, 16) == 0), "%s: %s leads elsewhere", what,
+                  name);
+    v->names_missing += rc != SDB_OK;
+  }
+  bool whole = info->content_type_len == 10 && info->metadata_len == 4 && info->expires_ms == 4102444800000;
+  if (i % 2 == 0 && !whole) v->sections_missing++;
+}
 
 static void judge_document(sdb *db, uint64_t i, verdict *v, const char *what) {
   char path[32];
@@ -165,21 +218,19 @@ static void judge_document(sdb *db, uint64_t i, verdict *v, const char *what) {
     return;
   }
   ck_assert_msg(rc == SDB_OK, "%s: %s: %s", what, path, sdb_strerror(rc));
-  uint64_t seed = dead ? i - 500 : info.version == 2 ? current_seed(i) : i;
   static uint8_t expected[70000];
   ck_assert_msg(size == size_of(i), "%s: %s has another size", what, path);
-  model_content(seed, 0, expected, size);
+  model_content(dead ? i - 500 : seed_of(i, info.version), 0, expected, size);
   ck_assert_msg(memcmp(data, expected, size) == 0, "%s: %s: WRONG BYTES", what, path);
-  ck_assert_msg(info.version == 1 || (info.version == 2 && twice(i)), "%s: %s has version %u", what, path, info.version);
+  ck_assert_msg(info.version >= 1 && info.version <= (dead ? 1 : versions_of(i)), "%s: %s has version %u", what, path,
+                info.version);
   sdb_free(db, data);
   v->deleted += dead;
-  if (!dead && info.version == (twice(i) ? 2u : 1u)) v->current++;
-  else if (!dead) v->older++;
-  if (!dead && info.version == 2 && sdb_get_alloc(db, path, len, 1, &data, &size, &info) == SDB_OK) {
-    model_content(i, 0, expected, size);
-    ck_assert_msg(memcmp(data, expected, size) == 0, "%s: %s version 1: WRONG BYTES", what, path);
-    sdb_free(db, data);
-  }
+  if (dead) return;
+  if (info.version == versions_of(i)) v->current++;
+  else v->older++;
+  judge_older(db, i, &info, v, what);
+  judge_sections(db, i, &info, v, what);
 }
 
 static void print_problem(void *user, const char *sentence) { printf("%s: %s\n", (const char *)user, sentence); }
@@ -276,6 +327,8 @@ START_TEST(test_losses_when_closed) {
            v.current, v.older, v.missing, v.deleted, t.doubtful, t.lost);
     ck_assert_uint_eq(v.current, DOCUMENTS);
     ck_assert_uint_eq(t.lost, 0);
+    ck_assert_msg(v.older_missing + v.names_missing + v.sections_missing == 0, "%s: %u older ones, %u names, %u sections missing",
+                  loss_names[loss], v.older_missing, v.names_missing, v.sections_missing);
     if (!table_lost) ck_assert_uint_eq(v.deleted + t.doubtful, 0);
     else ck_assert_uint_ge(t.doubtful, v.deleted);
     sim_free(device);
@@ -300,7 +353,7 @@ START_TEST(test_losses_after_a_crash) {
     ck_assert_uint_eq(v.missing, 0);
     bool log_lost = loss == LOG_WHOLLY || loss == LOG_PARTLY || loss == LOG_AND_HEADERS;
     if (!log_lost) ck_assert_uint_eq(v.current, DOCUMENTS);
-    if (!log_lost) ck_assert_uint_eq(v.deleted, 0);
+    if (!log_lost) ck_assert_uint_eq(v.deleted + v.names_missing + v.sections_missing, 0);
     sim_free(device);
   }
   sim_free(base_device);
@@ -335,6 +388,9 @@ START_TEST(test_any_bit) {
     sdb_repair_report report;
     int rc = repair(device, what, &t, &v, &report);
     ck_assert_msg(rc == SDB_OK, "%s: %s", what, sdb_strerror(rc));
+    /* Behind a record whose lengths are damaged an older copy, before a name came, is surer. */
+    ck_assert_msg(v.sections_missing <= 1 && v.names_missing <= 4 && v.older_missing <= 2,
+                  "%s: %u sections, %u names, %u older ones missing", what, v.sections_missing, v.names_missing, v.older_missing);
     ck_assert_msg(v.older + v.missing <= 1, "%s: %u older, %u missing", what, v.older, v.missing);
     ck_assert_msg(v.older + v.missing == 0 || t.lost > 0, "%s: the loss was not told", what);
     bool identity = offset % PAGE < 24; /* of a page: then nobody can tell that it was the newest of its name */

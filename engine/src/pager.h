@@ -53,9 +53,9 @@ int pager_create(env *e, sdb_file *file, const pager_config *config, const heade
 
 /* Reads and equalises the slots (docs/file-format.md, section 13). The header that counts is pager_header(). */
 int pager_open(env *e, sdb_file *file, const pager_config *config, pager **pager);
-/* For repair: a file of which nothing is known but its page size. Only pager_read_run and what says how large it is may be called.
- */
-int pager_raw(env *e, sdb_file *file, uint32_t page_size, uint32_t pages, pager **pager);
+/* For repair: a file of which nothing is known but page size, length and, for the key, what `h` says. Only pager_read_run and what
+ * says how large it is may be called. SDB_WRONG_KEY. */
+int pager_raw(env *e, sdb_file *file, const pager_config *config, const header *h, pager **pager);
 /* Frees memory; writes nothing. Takes NULL. */
 void pager_close(pager *p);
 

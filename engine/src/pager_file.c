@@ -164,12 +164,13 @@ static void note_fault(void *user) {
   atomic_fetch_add(&p->faults, 1);
 }
 
-int pager_raw(env *e, sdb_file *file, uint32_t page_size, uint32_t pages, pager **out) {
-  const pager_config config = {.cache_pages = 64, .read_only = true};
-  const header h = {.page_size = page_size, .pages_total = pages};
-  pager *p = pager_new(e, file, &config, &h);
+int pager_raw(env *e, sdb_file *file, const pager_config *config, const header *h, pager **out) {
+  cipher *c = NULL;
+  int rc = key_take(e, config, h, &c);
+  if (rc != SDB_OK) return rc;
+  pager *p = pager_new(e, file, config, h, c);
   if (!p) return env_fail(e, SDB_NO_MEMORY, "out of memory for reading the data file");
-  p->pages_total = pages;
+  p->pages_total = h->pages_total;
   *out = p;
   return SDB_OK;
 }

@@ -360,7 +360,7 @@ static int find_tables(repair *rp, size_t first, size_t end) {
     uint64_t index = 0;
     uint8_t *page = rp->bytes;
     if (u[i].kind != PAGE_TABLE || u[i].bad) continue;
-    if (rp->e.storage->read(rp->file, page_offset(&rp->g, u[i].physical), page, rp->g.page_size) != SDB_OK) continue;
+    if (page_load(rp, u[i].physical, page) != SDB_OK) continue;
     if (!table_index(rp, page, first, end, &index)) continue;
     mark_live(rp, page, first, end);
     table_page *t = list_add(rp, &rp->tables, sizeof *t);
@@ -433,15 +433,18 @@ static bool deleted(const repair *rp, const uint8_t id[16]) {
   return false;
 }
 
-/* The version that a table page has for the document; 0: none. */
-static uint32_t table_version(const repair *rp, const table_page *page, uint64_t document) {
-  uint8_t entry[16];
-  uint64_t at = page_offset(&rp->g, page->physical) + PAGE_HEADER + 16 * (document % table_entries(rp));
-  return rp->e.storage->read(rp->file, at, entry, sizeof entry) == SDB_OK ? get32(entry + 12) : 0;
+/* The version that a table page has for the document; 0: none. The page is read again when it is another than the last time. */
+static uint32_t table_version(repair *rp, const table_page *page, uint64_t document) {
+  if (rp->table_loaded != page->physical && page_load(rp, page->physical, rp->table) != SDB_OK) {
+    rp->table_loaded = 0;
+    return 0;
+  }
+  rp->table_loaded = page->physical;
+  return get32(rp->table + PAGE_HEADER + 16 * (document % table_entries(rp)) + 12);
 }
 
 /* The version that the database or a table page says is the current one; 0: none, or nobody knows. */
-static uint32_t known_version(const repair *rp, uint64_t document) {
+static uint32_t known_version(repair *rp, uint64_t document) {
   table_entry entry;
   const table_page *page = table_of(rp, document);
   if (rp->from) {
@@ -467,7 +470,7 @@ static void note_reflected(const repair *rp) {
 }
 
 /* Does anybody vouch for the document, and is it sure that it is gone? `t`: its traces. */
-static void judge_traces(const repair *rp, const trace *t, size_t count, bool *vouched, bool *gone) {
+static void judge_traces(repair *rp, const trace *t, size_t count, bool *vouched, bool *gone) {
   uint64_t document = id_document(t->id);
   const table_page *page = table_of(rp, document);
   bool newer = false;
@@ -555,7 +558,7 @@ static bool name_of(repair *rp, const notice *n, uint8_t name[SDB_MAX_PATH], siz
   const uint8_t *body;
   if ((n->op != OP_BIND && n->op != OP_UNBIND) || n->len < OP_NAMES_HEAD + 3) return false;
   *len = n->len - OP_NAMES_HEAD - 2;
-  if (*len > SDB_MAX_PATH || log_load(rp, n->segment, n->offset, n->len, &body) != SDB_OK) return false;
+  if (*len > SDB_MAX_PATH || log_load(rp, n->at, n->len, &body) != SDB_OK) return false;
   if (get16(body + OP_NAMES_HEAD) != *len) return false;
   memcpy(name, body + OP_NAMES_HEAD + 2, *len);
   return true;
@@ -669,6 +672,31 @@ static int probe_page_size(repair *rp) {
   return SDB_OK;
 }
 
+/* The key is wrapped in every slot and every log segment. */
+static int open_raw(repair *rp) {
+  header h = rp->head;
+  uint64_t pages = rp->size >> rp->g.page_bits, most = (uint64_t)MAX_GROUPS << rp->g.group_shift;
+  const sdb_options *o = &rp->options;
+  const pager_config config = {.cache_pages = 64,
+                               .read_only = true,
+                               .key = o->recovery_key ? o->recovery_key : o->encryption_key,
+                               .recovery = o->recovery_key != NULL};
+  rp->pages = (uint32_t)(pages < most ? pages : most);
+  h.page_size = rp->g.page_size;
+  h.pages_total = rp->pages;
+  if (!rp->has_header) {
+    int rc = log_identity(rp, &h);
+    if (rc != SDB_OK) return rc;
+    if (config.key && !h.encrypted)
+      return env_fail(&rp->e, SDB_WRONG_KEY,
+                      "a key was given, but neither header slots nor log have it wrapped: without them nothing can be "
+                      "decrypted; if the database is not encrypted, leave the key away");
+  }
+  if (h.encrypted && !o->encryption_key)
+    return env_fail(&rp->e, SDB_WRONG_KEY, "the database is encrypted; repair needs its encryption_key, for the new database too");
+  return pager_raw(&rp->e, rp->file, &config, &h, &rp->raw);
+}
+
 static int open_damaged(repair *rp) {
   const sdb_storage *st = rp->e.storage;
   image im;
@@ -689,9 +717,7 @@ static int open_damaged(repair *rp) {
     rp->sequence = im.head.roots.sequence;
   }
   rc = rp->has_header ? SDB_OK : probe_page_size(rp);
-  uint64_t pages = rc == SDB_OK ? rp->size >> rp->g.page_bits : 0, most = (uint64_t)MAX_GROUPS << rp->g.group_shift;
-  rp->pages = (uint32_t)(pages < most ? pages : most);
-  if (rc == SDB_OK) rc = pager_raw(&rp->e, rp->file, rp->g.page_size, rp->pages, &rp->raw);
+  if (rc == SDB_OK) rc = open_raw(rp);
   if (rc != SDB_OK || !rp->has_header) return rc;
   o.read_only = true;
   o.create = false;
@@ -734,6 +760,7 @@ static void release(repair *rp) {
   mem_free(&rp->e, rp->buffer);
   mem_free(&rp->e, rp->bytes);
   mem_free(&rp->e, rp->content);
+  mem_free(&rp->e, rp->table);
 }
 
 static int run_repair(repair *rp, const char *destination, const char *fresh) {
@@ -741,7 +768,8 @@ static int run_repair(repair *rp, const char *destination, const char *fresh) {
   rp->buffer = mem_alloc(&rp->e, REPAIR_BUFFER);
   rp->bytes = mem_alloc(&rp->e, REPAIR_BYTES);
   rp->content = mem_alloc(&rp->e, REPAIR_CONTENT);
-  if (!rp->buffer || !rp->bytes || !rp->content) return env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for a repair");
+  rp->table = mem_alloc(&rp->e, 65536);
+  if (!rp->buffer || !rp->bytes || !rp->content || !rp->table) return env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for a repair");
   int rc = open_damaged(rp);
   if (rc == SDB_OK) rc = build_begin(rp, fresh);
   if (rc == SDB_OK) rc = save_all(rp);

@@ -24,7 +24,8 @@ typedef struct trace {
   uint64_t
       seen; /* heap: the checkpoint its page was written for, 0 when its page does not say; log: its commit's sequence number */
   uint32_t page;   /* heap, extent: physical page; log: number in the file's name */
-  uint32_t offset; /* in the page or segment */
+  uint32_t offset; /* in the page or segment; log: of the record */
+  uint32_t inside; /* log: of the operation's body in the record's payload */
   uint32_t version;
   uint32_t len; /* log: of the operation's body */
   uint8_t from;
@@ -45,7 +46,9 @@ typedef struct unit {
 typedef struct notice {
   uint8_t id[16];
   uint64_t sequence;
-  uint32_t segment, offset; /* of the operation's body */
+  struct log_place {
+    uint32_t segment, offset, inside;
+  } at;
   uint32_t len;
   uint8_t op;
 } notice;
@@ -75,10 +78,12 @@ typedef struct repair {
   uint8_t *bytes;   /* REPAIR_BYTES: of the trace that was loaded last */
   uint8_t *content; /* SDB_CHUNK and more: a small content, or a chunk */
   bool bare;        /* the version loaded last is known by its extent only */
-  uint8_t *done;    /* a bit a document number: saved, or known not to exist */
-  uint8_t *newer;   /* ... the log knows more than the database that opened */
-  uint8_t *named;   /* ... its path tree leads to the document */
-  bool named_all;   /* and it was walked to its end without damage */
+  uint8_t *table;   /* a table page; the number of the one that is there, 0: none */
+  uint32_t table_loaded;
+  uint8_t *done;  /* a bit a document number: saved, or known not to exist */
+  uint8_t *newer; /* ... the log knows more than the database that opened */
+  uint8_t *named; /* ... its path tree leads to the document */
+  bool named_all; /* and it was walked to its end without damage */
   uint64_t done_limit;
   uint64_t sequence; /* highest that was met */
   void (*item)(void *user, const sdb_repair_item *item);
@@ -101,8 +106,12 @@ int scan_pages(repair *rp);
 int scan_log(repair *rp);
 /* The record of a trace; good until the next call. SDB_CORRUPT: it is not there any more, or does not verify. */
 int trace_load(repair *rp, const trace *t, record *r);
-/* Bytes of a log segment; good until the next call that loads something. */
-int log_load(repair *rp, uint32_t segment, uint32_t offset, size_t len, const uint8_t **bytes);
+/* A page into `page`, decrypted. SDB_CORRUPT: it does not verify, or cannot be read. */
+int page_load(repair *rp, uint32_t physical, uint8_t *page);
+/* Database id and wrapped key from a log segment, if there is one. */
+int log_identity(repair *rp, header *h);
+/* Part of a log record's payload, decrypted; good until the next call that loads something. */
+int log_load(repair *rp, struct log_place at, size_t len, const uint8_t **bytes);
 /* Does the content of a record verify? `e` and `p` are those of the file that it stands in. */
 int content_good(repair *rp, env *e, pager *p, const record *r);
 

@@ -16,6 +16,7 @@ int build_begin(repair *rp, const char *fresh) {
   o.create = true;
   o.read_only = false;
   o.threads = false;
+  o.recovery_key = NULL; /* opens the damaged one */
   o.page_size = rp->g.page_size;
   if (o.wal_segment_size < 4 * o.page_size) o.wal_segment_size = 4 * o.page_size;
   o.message = text;
@@ -35,7 +36,7 @@ static int apply(repair *rp, uint8_t op, bool created, const uint8_t *body, uint
   int rc = collect(db, 2);
   if (rc == SDB_OK) rc = recover_apply(db, op, created, body, len);
   pager_leave(db->pager, slot);
-  if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager));
+  if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   bool half = pager_half_dirty(db->pager);
   pager_unlock(db->pager);
   while (rc == SDB_OK && half && more) rc = pager_spill(db->pager, 256, &more);
@@ -137,7 +138,7 @@ int build_name(repair *rp, const uint8_t id[16], uint32_t version, const void *n
 int build_end(repair *rp) {
   sdb *db = rp->to;
   pager_lock(db->pager);
-  pager_publish(db->pager, pager_close_version(db->pager));
+  pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   if (rp->sequence > db->last_sequence) db->last_sequence = rp->sequence;
   pager_unlock(db->pager);
   int rc = recover_seal(db);

@@ -44,12 +44,13 @@ static int read_at(repair *rp, uint64_t offset, void *buf, size_t len) {
 /* The head of an extent at that page, as the record that once named it. The runs of the record stand behind the head in rp->bytes.
  * A head that does not fit into its first run cannot be told from here; then only a record leads to it. */
 static int head_load(repair *rp, uint32_t page, record *r) {
-  enum { FIXED = 112, MOST = REPAIR_BYTES - 8 - 8 * MAX_RUNS };
+  enum { FIXED = 128, MOST = REPAIR_BYTES - 8 - 8 * MAX_RUNS };
   uint8_t *head = rp->bytes, *stored = head + MOST;
   if (read_at(rp, page_offset(&rp->g, page), head, PAGE_HEADER) != SDB_OK) return SDB_CORRUPT;
   uint32_t len = page_fill(head);
   if (page_kind(head) != PAGE_EXTENT || len < FIXED || len > MOST || len % 64 != 0) return SDB_CORRUPT;
   if (read_at(rp, page_offset(&rp->g, page), head, len) != SDB_OK || !unit_valid(head, len, page)) return SDB_CORRUPT;
+  if (!unit_open(&rp->e, head, len)) return SDB_CORRUPT;
   *r = (record){.version = get32(head + 80), .size = get32(head + 84), .digest = get32(head + 88), .time_ms = get48(head + 104)};
   memcpy(r->id, head + 64, 16);
   r->path = head + FIXED;
@@ -140,12 +141,19 @@ static int note_unit(repair *rp, const uint8_t *page, uint32_t physical, bool ba
   return SDB_OK;
 }
 
-static int scan_page(repair *rp, const uint8_t *page, uint32_t physical) {
+int page_load(repair *rp, uint32_t physical, uint8_t *page) {
+  uint32_t size = rp->g.page_size;
+  if (read_at(rp, page_offset(&rp->g, physical), page, size) != SDB_OK) return SDB_CORRUPT;
+  return unit_valid(page, size, page_number(page)) && unit_open(&rp->e, page, size) ? SDB_OK : SDB_CORRUPT;
+}
+
+static int scan_page(repair *rp, uint8_t *page, uint32_t physical) {
   uint32_t size = rp->g.page_size, fill = page_fill(page);
-  bool good = unit_valid(page, size, page_number(page));
+  bool good = unit_valid(page, size, page_number(page)) && unit_open(&rp->e, page, size);
   bool named = page[5] == 1 && page_number(page) != 0 && get64(page + 16) != 0 && fill >= PAGE_HEADER && fill <= size;
   int rc = good || named ? note_unit(rp, page, physical, !good) : SDB_OK;
   if (rc != SDB_OK) return rc;
+  if (!good && rp->e.cipher) return SDB_OK; /* one authenticated whole: nothing of it can be read */
   if (!good) return scan_records(rp, page, physical, size, named ? get64(page + 16) : 0);
   if (page_kind(page) != PAGE_HEAP) return SDB_OK;
   rp->report.heap_pages++;
@@ -154,7 +162,7 @@ static int scan_page(repair *rp, const uint8_t *page, uint32_t physical) {
 
 /* Calls `visit` for all pages that may hold something: not the fixed ones, not those of a large content. Unreadable ones are
  * skipped. */
-static int each_page(repair *rp, int (*visit)(repair *rp, const uint8_t *page, uint32_t physical)) {
+static int each_page(repair *rp, int (*visit)(repair *rp, uint8_t *page, uint32_t physical)) {
   uint32_t size = rp->g.page_size, per = REPAIR_BUFFER / size;
   for (uint32_t first = 0; first < rp->pages; first += per) {
     uint32_t count = rp->pages - first < per ? rp->pages - first : per;
@@ -173,7 +181,7 @@ static int each_page(repair *rp, int (*visit)(repair *rp, const uint8_t *page, u
   return SDB_OK;
 }
 
-static int look_for_extent(repair *rp, const uint8_t *page, uint32_t physical) {
+static int look_for_extent(repair *rp, uint8_t *page, uint32_t physical) {
   rp->report.pages++;
   return page_kind(page) == PAGE_EXTENT && page_number(page) == physical ? scan_extent(rp, physical) : SDB_OK;
 }
@@ -201,29 +209,44 @@ static bool segment_head(struct log_file *f, uint32_t at) {
   return true;
 }
 
-static int scan_ops(repair *rp, const struct log_file *f, uint32_t at, uint32_t len) {
-  const uint8_t *r = f->bytes + at;
+static int scan_op(repair *rp, const uint8_t *body, uint8_t code, uint32_t len, struct log_place at, uint64_t sequence) {
+  record rec;
+  if (code == OP_PUT) {
+    if (record_parse(&rec, body, len) != SDB_OK) return SDB_OK;
+    trace t = {.from = FROM_LOG, .page = at.segment, .offset = at.offset, .inside = at.inside, .len = len, .seen = sequence};
+    return note_trace(rp, &rec, t);
+  }
+  if (len < 16) return SDB_OK;
+  notice *n = list_add(rp, &rp->notices, sizeof *n);
+  if (!n) return SDB_NO_MEMORY;
+  *n = (notice){.sequence = sequence, .at = at, .len = len, .op = code};
+  memcpy(n->id, body, 16);
+  return SDB_OK;
+}
+
+/* The payload of a record that verifies; decrypts it where it stands. */
+static bool payload_open(repair *rp, uint64_t position, uint8_t *bytes, const uint8_t **payload, size_t *len) {
+  const log l = {.e = &rp->e};
+  return record_open(&l, position, bytes, payload, len);
+}
+
+static int scan_ops(repair *rp, const struct log_file *f, uint32_t at) {
+  uint8_t *r = f->bytes + at;
+  const uint8_t *payload;
+  size_t len, pos = 0;
   uint64_t sequence = get64(r + 8);
-  uint32_t pos = LOG_RECORD_HEAD;
+  unsigned ops = get16(r + 30);
+  if (!payload_open(rp, f->segment.base + at, r, &payload, &len)) return SDB_OK;
   if (sequence > rp->sequence) rp->sequence = sequence;
   rp->report.log_records++;
-  for (unsigned i = 0, ops = get16(r + 30); i < ops && len - pos >= LOG_OP_HEAD; i++) {
-    uint8_t code = r[pos];
-    uint32_t body = get32(r + pos + 4);
+  for (unsigned i = 0; i < ops && pos < len && len - pos >= LOG_OP_HEAD; i++) {
+    uint8_t code = payload[pos];
+    uint32_t body = get32(payload + pos + 4);
     if (body > len - pos - LOG_OP_HEAD) break;
     pos += LOG_OP_HEAD;
-    record rec;
-    if (code == OP_PUT && record_parse(&rec, r + pos, body) == SDB_OK) {
-      int rc = note_trace(rp, &rec, (trace){.from = FROM_LOG, .page = f->index, .offset = at + pos, .len = body, .seen = sequence});
-      if (rc != SDB_OK) return rc;
-    } else if (code != OP_PUT && body >= 16) {
-      notice *n = list_add(rp, &rp->notices, sizeof *n);
-      if (!n) return SDB_NO_MEMORY;
-      *n = (notice){.sequence = sequence, .segment = f->index, .offset = at + pos, .len = body, .op = code};
-      memcpy(n->id, r + pos, 16);
-    }
-    pos += (uint32_t)align_up(body, 8);
-    if (pos > len) break;
+    int rc = scan_op(rp, payload + pos, code, body, (struct log_place){f->index, at, (uint32_t)pos}, sequence);
+    if (rc != SDB_OK) return rc;
+    pos += align_up(body, 8);
   }
   return SDB_OK;
 }
@@ -234,13 +257,13 @@ static int scan_segment(repair *rp, const struct log_file *f) {
   for (uint32_t at = LOG_SECTOR; at + LOG_RECORD_HEAD <= end;) {
     const uint8_t *r = f->bytes + at;
     uint32_t len = get32(r + 4);
-    bool good = len >= LOG_RECORD_HEAD && len <= end - at &&
-                get32(r) == crc32c(segment_seed(&f->segment, f->segment.base + at), r + 4, len - 4);
+    bool commit = r[28] == LOG_COMMIT, good = len >= LOG_RECORD_HEAD && len <= end - at &&
+                                              get32(r) == crc32c(segment_seed(&f->segment, f->segment.base + at), r + 4, len - 4);
     if (!good) {
       at = (uint32_t)align_up(at + 1, LOG_SECTOR);
       continue;
     }
-    int rc = r[28] == LOG_COMMIT ? scan_ops(rp, f, at, len) : SDB_OK;
+    int rc = commit ? scan_ops(rp, f, at) : SDB_OK;
     if (rc != SDB_OK) return rc;
     at += (uint32_t)align_up(len, 8);
   }
@@ -274,7 +297,7 @@ static int scan_file(repair *rp, sdb_file *file, uint32_t index) {
   return rc;
 }
 
-int scan_log(repair *rp) {
+static int each_segment(repair *rp, int (*visit)(repair *rp, sdb_file *file, uint32_t index)) {
   char name[4096];
   int rc = SDB_OK;
   for (uint32_t index = 0, missing = 0; rc == SDB_OK && index < MAX_SEGMENTS && missing < 8; index++) {
@@ -284,22 +307,72 @@ int scan_log(repair *rp) {
       missing++;
       continue;
     }
-    rc = scan_file(rp, file, index);
+    rc = visit(rp, file, index);
     rp->e.storage->close(file);
   }
   return rc;
 }
 
+int scan_log(repair *rp) { return each_segment(rp, scan_file); }
+
+/* Either copy of a segment's header, into rp->bytes. */
+static int take_identity(repair *rp, sdb_file *file, uint32_t index) {
+  struct log_file f = {.bytes = rp->bytes, .index = index};
+  uint64_t size;
+  if (rp->e.storage->get_size(file, &size) != SDB_OK || size < 4 * LOG_SECTOR) return SDB_OK;
+  bool found = rp->e.storage->read(file, 0, rp->bytes, LOG_SECTOR) == SDB_OK && segment_head(&f, 0);
+  if (!found)
+    found = rp->e.storage->read(file, size / LOG_SECTOR * LOG_SECTOR - LOG_SECTOR, rp->bytes, LOG_SECTOR) == SDB_OK &&
+            segment_head(&f, 0);
+  return found ? SDB_END : SDB_OK;
+}
+
+int log_identity(repair *rp, header *h) {
+  static const uint8_t none[CIPHER_WRAPPED];
+  int rc = each_segment(rp, take_identity);
+  if (rc != SDB_END) return rc;
+  memcpy(h->database_id, rp->bytes + 16, 16);
+  memcpy(h->wrapped, rp->bytes + 256, CIPHER_WRAPPED);
+  h->encrypted = memcmp(h->wrapped, none, CIPHER_WRAPPED) != 0;
+  return SDB_OK;
+}
+
 /* --- A trace again ------------------------------------------------------------------------------------------------------------ */
 
-int log_load(repair *rp, uint32_t segment, uint32_t offset, size_t len, const uint8_t **bytes) {
+/* Into memory of its own: a record may be as long as half a segment. The checksum was seen to hold when the log was scanned; what
+ * counts now is that record and content verify. */
+static int load_record(repair *rp, sdb_file *file, struct log_place at, size_t len) {
+  uint8_t head[LOG_SECTOR];
+  struct log_file f = {.bytes = head, .index = at.segment};
+  uint64_t size, back;
+  int rc = rp->e.storage->get_size(file, &size);
+  back = rc == SDB_OK ? size / LOG_SECTOR * LOG_SECTOR - LOG_SECTOR : 0;
+  bool known = rc == SDB_OK && rp->e.storage->read(file, 0, head, sizeof head) == SDB_OK && segment_head(&f, 0);
+  known |= rc == SDB_OK && rp->e.storage->read(file, back, head, sizeof head) == SDB_OK && segment_head(&f, 0);
+  if (rc == SDB_OK) rc = known ? rp->e.storage->read(file, at.offset, head, LOG_RECORD_HEAD) : SDB_CORRUPT;
+  if (rc != SDB_OK) return rc;
+  uint32_t total = get32(head + 4);
+  if (total < LOG_RECORD_HEAD || total > size - at.offset) return SDB_CORRUPT;
+  uint8_t *bytes = mem_alloc(&rp->e, total);
+  const uint8_t *payload;
+  size_t payload_len;
+  if (!bytes) return env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for a log record");
+  rc = rp->e.storage->read(file, at.offset, bytes, total);
+  if (rc == SDB_OK && !payload_open(rp, f.segment.base + at.offset, bytes, &payload, &payload_len)) rc = SDB_CORRUPT;
+  if (rc == SDB_OK && (at.inside > payload_len || len > payload_len - at.inside)) rc = SDB_CORRUPT;
+  if (rc == SDB_OK) memcpy(rp->bytes, payload + at.inside, len);
+  mem_free(&rp->e, bytes);
+  return rc;
+}
+
+int log_load(repair *rp, struct log_place at, size_t len, const uint8_t **bytes) {
   char name[4096];
   sdb_file *file;
   *bytes = rp->bytes;
-  if (len > REPAIR_BYTES || log_name(rp, segment, name, sizeof name) != SDB_OK) return SDB_CORRUPT;
+  if (len > REPAIR_BYTES || log_name(rp, at.segment, name, sizeof name) != SDB_OK) return SDB_CORRUPT;
   int rc = rp->e.storage->open(rp->e.storage->ctx, name, SDB_OPEN_READ, &file);
-  if (rc != SDB_OK) return env_fail(&rp->e, rc, "cannot open log segment %04u again", segment);
-  rc = rp->e.storage->read(file, offset, rp->bytes, len);
+  if (rc != SDB_OK) return env_fail(&rp->e, rc, "cannot open log segment %04u again", at.segment);
+  rc = load_record(rp, file, at, len);
   rp->e.storage->close(file);
   return rc;
 }
@@ -310,10 +383,11 @@ int trace_load(repair *rp, const trace *t, record *r) {
     rc = head_load(rp, t->page, r);
   } else if (t->from == FROM_LOG) {
     const uint8_t *bytes;
-    rc = log_load(rp, t->page, t->offset, t->len, &bytes);
+    rc = log_load(rp, (struct log_place){t->page, t->offset, t->inside}, t->len, &bytes);
     if (rc == SDB_OK) rc = record_parse(r, bytes, t->len);
   } else {
-    rc = read_at(rp, page_offset(&rp->g, t->page), rp->bytes, rp->g.page_size);
+    rc = page_load(rp, t->page, rp->bytes);
+    if (rc != SDB_OK && !rp->e.cipher) rc = read_at(rp, page_offset(&rp->g, t->page), rp->bytes, rp->g.page_size);
     rc = rc == SDB_OK ? record_parse(r, rp->bytes + t->offset, rp->g.page_size - t->offset) : SDB_CORRUPT;
   }
   if (rc == SDB_OK && (r->version != t->version || memcmp(r->id, t->id, 16) != 0)) rc = SDB_CORRUPT;

@@ -154,7 +154,9 @@ static int verify(env *e, const char *name, const sdb_options *o, void (*problem
   struct verify v = {.e = e, .im = &im, .problem = problem, .user = user, .report = report};
   rc = verify_image(&v);
   image_close(&im);
-  return rc == SDB_OK && report->problems == 0 ? verify_contents(&v, name, o) : rc;
+  if (rc != SDB_OK || report->problems > 0) return rc;
+  bool locked = im.head.encrypted && !o->encryption_key && !o->recovery_key;
+  return locked ? SDB_OK : verify_contents(&v, name, o);
 }
 
 int sdb_verify(const char *name, const sdb_options *options, void (*problem)(void *user, const char *sentence), void *user,

@@ -29,7 +29,8 @@ typedef struct sdb_copy_options {
   bool replace;                      /* false: an existing destination is refused with SDB_EXISTS. true: it is replaced, atomically.
                                         Restore never replaces */
   bool verify;                       /* true: the copy is read again and verified before it gets its name */
-  const uint8_t *encryption_key;     /* restore: NULL, or 32 bytes: only so that an encrypted backup's contents are verified too */
+  const uint8_t *encryption_key; /* of an encrypted database, SDB_KEY_SIZE bytes: only so that `verify` judges documents too. NULL:
+                                    it judges checksums */
   /* Called before the first page and after about each megabyte with the bytes copied so far and in all; false cancels
    * (SDB_CANCELLED). May be slow, to make the copy slower. May use the database, but not close it. NULL: none. */
   bool (*progress)(void *user, uint64_t done, uint64_t total);
@@ -127,10 +128,15 @@ typedef struct sdb_repair_report {
  * has it, or as its pages are found by themselves) or the log says about a document number decides; where both are lost for a
  * number, what was found is saved and told as SDB_REPAIR_DOUBTFUL. Of two documents at one path the one that is vouched for, then
  * the newer one, has it.
+
  *
- * `item` is called for each document saved and each loss; may be NULL. Of `options` storage, cache, key and the settings of a new
- * database are used; page_size is that of the original. SDB_EXISTS, SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE (nothing in it
- * verifies), SDB_UNSUPPORTED, SDB_MISMATCH (a log stands beside the destination), SDB_INVALID, SDB_FULL, SDB_IO, SDB_DENIED,
+ * `item` is called for each document saved and each loss; may be NULL. Of `options` storage, cache, keys and the settings of a new
+ * database are used; page_size is that of the original. An encrypted original needs its key (recovery_key, else encryption_key),
+ and a
+ * header slot or a log segment that still has it wrapped; the new database is encrypted under encryption_key. SDB_EXISTS,
+ SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE (nothing in it
+ * verifies), SDB_UNSUPPORTED, SDB_WRONG_KEY, SDB_MISMATCH (a log stands beside the destination), SDB_INVALID, SDB_FULL, SDB_IO,
+ SDB_DENIED,
  * SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_repair(const char *damaged, const char *destination, const sdb_options *options,
                                     void (*item)(void *user, const sdb_repair_item *item), void *user, sdb_repair_report *report);

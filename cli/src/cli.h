@@ -6,6 +6,7 @@
  *     listing.c   search, versions, stat, delete, watch     output.h: JSON, columns, escapes
  *     care.c      flush, stats, ping, check                 outfile.h, progress.h
  *     key.c       key export, key change
+ *     files.c     backup, verify, restore, repair
  */
 #ifndef STREAMDB_CLI_H
 #define STREAMDB_CLI_H
@@ -30,11 +31,12 @@ struct backend;
 typedef struct cli {
   const char *server, *database, *events; /* at most one of server and database */
   uint32_t timeout_ms;                    /* 0: the client's default */
-  bool json, base64, long_listing, null_ended;
+  bool json, base64, long_listing, null_ended, replace;
   const char *output, *key_file;
   uint32_t version;
   uint64_t offset, length, limit, count; /* limit and count: 0 means none */
   bytes path;                            /* the command's first operand; empty when it has none */
+  const char *first;                     /* the same as it was given */
   const char *file;                      /* its second, or NULL */
   struct backend *backend;               /* open while the command runs */
 } cli;

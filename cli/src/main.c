@@ -33,6 +33,7 @@ enum {
   O_LONG = 1 << 13,
   O_NULL = 1 << 14,
   O_COUNT = 1 << 15,
+  O_REPLACE = 1 << 28,
   O_KEY_FILE = 1 << 29,
   O_EVERYWHERE = O_KEY_FILE | O_SERVER | O_DATABASE | O_EVENTS | O_TIMEOUT | O_JSON | O_BASE64 | O_HELP
 };
@@ -54,6 +55,7 @@ static const option_row option_rows[] = {
     {O_LONG, "long", 'l', NULL, "with version, size, time and digest"},
     {O_NULL, "null", '0', NULL, "end each path with a zero byte instead of a line end"},
     {O_COUNT, "count", 0, "N", "end after N events"},
+    {O_REPLACE, "replace", 0, NULL, "replace FILE when it is there already, in one step"},
     {O_SERVER, "server", 's', "ENDPOINT", "the service (default: $STREAMDB_SERVER, else " SDBC_DEFAULT_ENDPOINT ")"},
     {O_EVENTS, "events", 0, "ENDPOINT", "its event feed (default: $STREAMDB_EVENTS, else the server's port plus one)"},
     {O_DATABASE, "database", 'd', "FILE", "work on a database file, without a service"},
@@ -66,7 +68,8 @@ static const option_row option_rows[] = {
 };
 #define OPTION_COUNT (sizeof option_rows / sizeof *option_rows)
 
-typedef enum place { ANYWHERE, SERVICE_ONLY, FILE_ONLY } place;
+/* OPENS_ITSELF: a command on whole files. */
+typedef enum place { ANYWHERE, SERVICE_ONLY, FILE_ONLY, OPENS_ITSELF } place;
 
 typedef struct command_row {
   const char *name, *operands, *help;
@@ -93,6 +96,14 @@ static const command_row command_rows[] = {
     {"stats", "", "figures of the service or file", command_stats, 0, 0, 0, ACCESS_READ, ANYWHERE},
     {"ping", "", "ask whether the service answers, or the file opens", command_ping, 0, 0, 0, ACCESS_READ, ANYWHERE},
     {"check", "", "prove that a database file is whole (needs --database)", command_check, 0, 0, 0, ACCESS_READ, FILE_ONLY},
+    {"backup", "FILE", "copy a database file into FILE, which appears only when it is whole (needs --database)", command_backup,
+     O_REPLACE, 1, 1, ACCESS_WRITE, OPENS_ITSELF},
+    {"verify", "FILE", "prove that a backup, or a closed database file, is whole", command_verify, 0, 1, 1, ACCESS_READ,
+     OPENS_ITSELF},
+    {"restore", "BACKUP FILE", "make a new database FILE of a backup, with a history of its own", command_restore, 0, 2, 2,
+     ACCESS_READ, OPENS_ITSELF},
+    {"repair", "FILE", "build a new database (needs --output) from all that verifies of a damaged FILE", command_repair, O_OUTPUT,
+     1, 1, ACCESS_READ, OPENS_ITSELF},
     {"key", "export | change FILE", "print a recovery copy of a database file's key, or change its key to the one in FILE",
      command_key, 0, 1, 2, ACCESS_READ, FILE_ONLY},
 };
@@ -192,6 +203,7 @@ static bool take_option(cli *c, const option_row *o, const char *value) {
     case O_TIMEOUT: c->timeout_ms = (uint32_t)number; break;
     case O_JSON: c->json = true; break;
     case O_BASE64: c->base64 = true; break;
+    case O_REPLACE: c->replace = true; break;
     case O_KEY_FILE: c->key_file = value; break;
     case O_OUTPUT: c->output = value; break;
     case O_VERSION: c->version = (uint32_t)number; break;
@@ -271,6 +283,8 @@ static int take_operands(cli *c, const command_row *command, int argc, char **ar
     return usage_error(command);
   }
   if (count > 1) c->file = argv[optind + 1];
+  if (count > 0) c->first = argv[optind];
+  if (command->only == OPENS_ITSELF) return EXIT_DONE;
   if (count > 0) return take_path(c, command, argv[optind]);
   c->path = (bytes){(const uint8_t *)"", 0};
   return EXIT_DONE;
@@ -286,12 +300,16 @@ static int choose_place(cli *c, const command_row *command) {
     wrong = command->run == command_key
                 ? "key works on a file, not on a service: stop the service and say --database FILE"
                 : "check reads a file, not a service: stop the service that has it open and say --database FILE";
+  if (command->only == OPENS_ITSELF && c->server) wrong = "this command works on files, not on a service";
+  if (command->run == command_backup && !c->database) wrong = "backup copies a database file: say which with --database FILE";
+  if (command->only == OPENS_ITSELF && command->run != command_backup && c->database)
+    wrong = "this command takes its files as operands, not with --database";
   if (c->server && c->key_file) wrong = "--key-file belongs to --database: a service has the key of its own database";
   if (wrong) {
     (void)complain("%s", wrong);
     return EXIT_USAGE;
   }
-  if (c->database) return EXIT_DONE;
+  if (c->database || command->only == OPENS_ITSELF) return EXIT_DONE;
   const char *server = getenv("STREAMDB_SERVER"), *events = getenv("STREAMDB_EVENTS");
   if (!c->events && events && *events) c->events = events;
   if (!c->server) c->server = server && *server ? server : SDBC_DEFAULT_ENDPOINT;
@@ -302,6 +320,10 @@ static int choose_place(cli *c, const command_row *command) {
 
 static int run(cli *c, const command_row *command) {
   char message[CLI_MESSAGE] = "", sentence[CLI_MESSAGE];
+  if (command->only == OPENS_ITSELF) {
+    int done = command->run(c), arrived = output_flush();
+    return done == EXIT_DONE ? arrived : done;
+  }
   access_kind access = command->run == command_key && key_changes(c) ? ACCESS_WRITE : command->access;
   int code;
   c->backend = c->database ? backend_open_file(c, access, message, &code) : backend_open_service(c, message, &code);

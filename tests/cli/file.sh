@@ -67,3 +67,26 @@ is 'file: check of a damaged file fails' test $? = 1
 printed 'check of a damaged file: says what is wrong' '^problem: '
 "$streamdb" --database "$work/bad.sdb" --json check >"$work/out" 2>"$work/err"
 json 'check of a damaged file, as JSON' '.[0] | .problems > 0 and (.sentences | length) > 0'
+
+# Whole files. The damaged content above is the only loss.
+runs 'backup' 0 --database "$work/file.sdb" backup "$work/copy.sdb"
+printed 'backup: says what it copied' 'backed up, documents'
+runs 'backup: does not overwrite' 1 --database "$work/file.sdb" backup "$work/copy.sdb"
+runs 'backup: replaces when told to' 0 --database "$work/file.sdb" --json backup --replace "$work/copy.sdb"
+json 'backup, as JSON' '.[0] | .documents > 10 and .bytes > 0'
+runs 'verify' 0 verify "$work/copy.sdb"
+printed 'verify: finds nothing' ' problems 0$'
+runs 'verify, as JSON' 0 --json verify "$work/copy.sdb"
+json 'verify, as JSON' '.[0] | .verified and .contents and .clean and .problems == 0'
+runs 'verify of nothing' 1 verify "$work/none.sdb"
+runs 'restore' 0 restore "$work/copy.sdb" "$work/restored.sdb"
+runs 'restore: does not overwrite' 1 restore "$work/copy.sdb" "$work/restored.sdb"
+runs 'restore: the documents are there' 0 --database "$work/restored.sdb" stat /digits
+"$streamdb" verify "$work/bad.sdb" >"$work/out" 2>"$work/err"
+is 'verify of a damaged file fails' test $? = 1
+runs 'repair' 0 repair "$work/bad.sdb" --output "$work/mended.sdb"
+printed 'repair: says what is lost' '^lost: /damaged, version 1'
+runs 'repair: the others are there' 0 --database "$work/mended.sdb" get /digits
+runs 'repair: the lost one is not' 3 --database "$work/mended.sdb" stat /damaged
+runs 'repair, as JSON' 0 --json repair "$work/bad.sdb" --output "$work/mended2.sdb"
+json 'repair, as JSON' '.[0] | .repaired and .lost >= 1 and .documents > 10'

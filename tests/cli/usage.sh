@@ -7,7 +7,7 @@ printed 'help names the commands' '^  versions PATH'
 printed 'help names the exit codes' '3 not found'
 runs 'version' 0 --version
 printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
-for command in insert get stream search delete stat versions watch flush stats ping check key; do
+for command in insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair; do
   runs "help of $command" 0 "$command" --help
   printed "help of $command says how it is used" "^usage: streamdb $command "
 done
@@ -32,6 +32,9 @@ runs 'what is not base64' 2 --base64 get '@@@'
 runs 'JSON and the content on one output' 2 --json get /a
 runs 'watch on a file' 2 --database "$work/none.sdb" watch
 complained 'watch on a file: names what it needs' 'needs a running service'
+runs 'backup without a database' 2 backup x.sdb
+runs 'verify of a service' 2 --server tcp://127.0.0.1:1 verify x.sdb
+runs 'repair without a place for the new file' 2 repair x.sdb
 runs 'check of a service' 2 --server tcp://127.0.0.1:1 check
 complained 'check of a service: names what it needs' '--database'
 runs 'key of a service' 2 --server tcp://127.0.0.1:1 key export

@@ -789,12 +789,14 @@ int sdb_repair(const char *damaged, const char *destination, const sdb_options *
   if (options && options->size != sizeof o) return SDB_INVALID;
   if (options) o = *options;
   repair rp = {.name = damaged, .options = o, .item = item, .user = user, .report = {.size = sizeof rp.report}};
-  rp.e.storage = o.storage ? o.storage : sdb_storage_file();
+  sdb_storage calls;
+  const char *wrong = o.storage ? storage_wrong(o.storage) : NULL;
+  storage_adopt(&calls, o.storage && !wrong ? o.storage : sdb_storage_file());
+  rp.e.storage = &calls;
+  if (!damaged || !*damaged || !destination || !*destination || (report && report->size != sizeof *report))
+    wrong = "repair needs the names of a damaged file and of a new one, and the report's size set";
   mutex_init(&rp.e.message_lock);
-  int rc =
-      damaged && *damaged && destination && *destination && (!report || report->size == sizeof *report)
-          ? copy_destination_free(&rp.e, destination)
-          : env_fail(&rp.e, SDB_INVALID, "repair needs the names of a damaged file and of a new one, and the report's size set");
+  int rc = wrong ? env_fail(&rp.e, SDB_INVALID, "%s", wrong) : copy_destination_free(&rp.e, destination);
   size_t len = rc == SDB_OK ? strlen(destination) + 8 : 0;
   char *fresh = rc == SDB_OK ? mem_alloc(&rp.e, len) : NULL;
   if (rc == SDB_OK && !fresh) rc = env_fail(&rp.e, SDB_NO_MEMORY, "out of memory for a repair");

@@ -6,7 +6,7 @@
  *     listing.c   search, versions, stat, delete, watch     output.h: JSON, columns, escapes
  *     care.c      flush, stats, ping, check                 outfile.h, progress.h
  *     key.c       key export, key change
- *     files.c     backup, verify, restore, repair
+ *     files.c     backup, verify, restore, repair       inspect.h: a decoder of its own
  */
 #ifndef STREAMDB_CLI_H
 #define STREAMDB_CLI_H
@@ -38,7 +38,8 @@ typedef struct cli {
   bytes path;                            /* the command's first operand; empty when it has none */
   const char *first;                     /* the same as it was given */
   const char *file;                      /* its second, or NULL */
-  struct backend *backend;               /* open while the command runs */
+  const char *third;
+  struct backend *backend; /* open while the command runs */
 } cli;
 
 /* Prints one sentence on stderr, after "streamdb: ", and returns EXIT_FAILED. */

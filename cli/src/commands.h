@@ -20,6 +20,7 @@ int command_backup(cli *c);
 int command_verify(cli *c);
 int command_restore(cli *c);
 int command_repair(cli *c);
+int command_inspect(cli *c);
 int command_key(cli *c);
 int key_operands(const cli *c); /* EXIT_DONE, or EXIT_USAGE, which has been said */
 bool key_changes(const cli *c); /* the command writes */

@@ -104,6 +104,8 @@ static const command_row command_rows[] = {
      ACCESS_READ, OPENS_ITSELF},
     {"repair", "FILE", "build a new database (needs --output) from all that verifies of a damaged FILE", command_repair, O_OUTPUT,
      1, 1, ACCESS_READ, OPENS_ITSELF},
+    {"inspect", "FILE [WHAT [N]]", "what stands in a database file: header, map, log, page N, logical N, record PLACE",
+     command_inspect, 0, 1, 3, ACCESS_READ, OPENS_ITSELF},
     {"key", "export | change FILE", "print a recovery copy of a database file's key, or change its key to the one in FILE",
      command_key, 0, 1, 2, ACCESS_READ, FILE_ONLY},
 };
@@ -284,6 +286,7 @@ static int take_operands(cli *c, const command_row *command, int argc, char **ar
   }
   if (count > 1) c->file = argv[optind + 1];
   if (count > 0) c->first = argv[optind];
+  if (count > 2) c->third = argv[optind + 2];
   if (command->only == OPENS_ITSELF) return EXIT_DONE;
   if (count > 0) return take_path(c, command, argv[optind]);
   c->path = (bytes){(const uint8_t *)"", 0};

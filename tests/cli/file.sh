@@ -90,3 +90,25 @@ runs 'repair: the others are there' 0 --database "$work/mended.sdb" get /digits
 runs 'repair: the lost one is not' 3 --database "$work/mended.sdb" stat /damaged
 runs 'repair, as JSON' 0 --json repair "$work/bad.sdb" --output "$work/mended2.sdb"
 json 'repair, as JSON' '.[0] | .repaired and .lost >= 1 and .documents > 10'
+
+# The decoder follows the file from the header to a record, and says what is damaged.
+runs 'inspect' 0 inspect "$work/copy.sdb"
+printed 'inspect: a slot counts' '^slot slot=A state=counts '
+runs 'inspect, as JSON' 0 --json inspect "$work/copy.sdb" header
+json 'inspect, as JSON' '.[0] | .what == "slot" and .clean == 1'
+logical=$(jq -r 'select(.slot == "A") | .path_tree' "$work/out")
+runs 'inspect map' 0 inspect "$work/copy.sdb" map
+printed 'inspect map: a heap page' ' kind=heap '
+while runs 'inspect logical' 0 --json inspect "$work/copy.sdb" logical "$logical"; do
+  jq -e 'select(.what == "tree" and .level > 0)' "$work/out" >/dev/null || break
+  logical=$(jq -r 'select(.what == "tree") | .leftmost' "$work/out")
+done
+is 'inspect: the path tree has the path' jq -e 'select(.what == "key" and .key == "/digits")' "$work/out"
+runs 'inspect: a page that is not there' 1 inspect "$work/copy.sdb" page 99999999
+runs 'inspect: wrong use' 2 inspect "$work/copy.sdb" page
+runs 'inspect: no file' 1 inspect "$work/none.sdb"
+cp "$work/copy.sdb" "$work/flipped.sdb"
+printf 'X' | dd of="$work/flipped.sdb" bs=1 seek=100 conv=notrunc status=none
+"$streamdb" inspect "$work/flipped.sdb" >"$work/out" 2>"$work/err"
+is 'inspect of a damaged slot fails' test $? = 1
+printed 'inspect of a damaged slot: the other one counts' '^slot slot=B state=counts '

@@ -7,7 +7,7 @@ printed 'help names the commands' '^  versions PATH'
 printed 'help names the exit codes' '3 not found'
 runs 'version' 0 --version
 printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
-for command in insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair; do
+for command in insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair inspect; do
   runs "help of $command" 0 "$command" --help
   printed "help of $command says how it is used" "^usage: streamdb $command "
 done
@@ -35,6 +35,7 @@ complained 'watch on a file: names what it needs' 'needs a running service'
 runs 'backup without a database' 2 backup x.sdb
 runs 'verify of a service' 2 --server tcp://127.0.0.1:1 verify x.sdb
 runs 'repair without a place for the new file' 2 repair x.sdb
+runs 'inspect of what is not there' 2 inspect "$work/none.sdb" nothing 1 2
 runs 'check of a service' 2 --server tcp://127.0.0.1:1 check
 complained 'check of a service: names what it needs' '--database'
 runs 'key of a service' 2 --server tcp://127.0.0.1:1 key export

@@ -27,7 +27,7 @@ struct frame {
   bool dirty;                  /* in the dirty list: its place is not written */
   bool in_ring;
   bool settling, held;       /* in that list */
-  bool leaving;                /* counted in frames_leaving */
+  bool leaving;              /* counted in frames_leaving */
   bool writing;              /* its bytes are on their way to the file: neither changed nor freed */
   _Atomic uint8_t uses;      /* since the cache's hand came by, up to CACHE_USES */
   struct frame *prev, *next; /* dirty list, settling list, or retired list */
@@ -110,9 +110,9 @@ struct pager {
   geometry g;
   header head; /* last complete checkpoint */
   pager_config config;
-  cipher *cipher;          /* NULL: not encrypted; the surroundings point at it */
-  atomic_bool mapped;      /* ends with the first fault: then every page is read, and only those that cannot be are errors */
-  _Atomic uint64_t faults; /* mapped pages that the device could not give */
+  cipher *cipher;               /* NULL: not encrypted; the surroundings point at it */
+  atomic_bool mapped;           /* ends with the first fault: then every page is read, and only those that cannot be are errors */
+  _Atomic uint64_t faults;      /* mapped pages that the device could not give */
   _Atomic uint32_t cache_pages; /* what is left of the configured cache for pages */
 
   struct mutex lock;      /* the writer's */

@@ -257,8 +257,9 @@ static int scan_segment(repair *rp, const struct log_file *f) {
   for (uint32_t at = LOG_SECTOR; at + LOG_RECORD_HEAD <= end;) {
     const uint8_t *r = f->bytes + at;
     uint32_t len = get32(r + 4);
-    bool commit = r[28] == LOG_COMMIT, good = len >= LOG_RECORD_HEAD && len <= end - at &&
-                                              get32(r) == crc32c(segment_seed(&f->segment, f->segment.base + at), r + 4, len - 4);
+    bool commit = r[28] == LOG_COMMIT,
+         good = len >= LOG_RECORD_HEAD && len <= end - at &&
+                get32(r) == crc32c(segment_seed(f->segment.salt, f->segment.base + at), r + 4, len - 4);
     if (!good) {
       at = (uint32_t)align_up(at + 1, LOG_SECTOR);
       continue;

@@ -7,7 +7,8 @@ printed 'help names the commands' '^  versions PATH'
 printed 'help names the exit codes' '3 not found'
 runs 'version' 0 --version
 printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
-for command in insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair inspect; do
+commands=(insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair inspect)
+for command in "${commands[@]}"; do
   runs "help of $command" 0 "$command" --help
   printed "help of $command says how it is used" "^usage: streamdb $command "
 done

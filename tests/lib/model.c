@@ -750,6 +750,12 @@ static void count_documents(const model *m, uint64_t documents[2], uint64_t byte
   }
 }
 
+bool model_counts(const model *m, uint64_t counted) {
+  uint64_t documents[2] = {0}, bytes[2] = {0};
+  count_documents(m, documents, bytes);
+  return counted >= documents[0] && counted <= documents[1];
+}
+
 static bool counts_agree(model *m, const sdb_stats *stats) {
   uint64_t documents[2] = {0}, bytes[2] = {0};
   count_documents(m, documents, bytes);

@@ -71,6 +71,8 @@ void model_truncate(model *m, size_t commits);
 
 /* Paths, those of documents that have expired included. */
 size_t model_documents(const model *m);
+/* Can a database in this state count so many documents? What has expired may have been collected, or not. */
+bool model_counts(const model *m, uint64_t counted);
 /* Path `index` in byte order. */
 const uint8_t *model_path(const model *m, size_t index, size_t *path_len);
 bool model_has(const model *m, const void *path, size_t path_len);

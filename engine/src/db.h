@@ -143,9 +143,10 @@ struct sdb {
 /* --- document.c: finding and reading versions --------------------------------------------------------------------------------- */
 
 /* SDB_FORKED in a child of the process that opened the handle. Asked before anything else is touched there: locks may be held by
- * threads that the child does not have, and the parent goes on changing the file. */
+ * threads that the child does not have, and the parent goes on changing the file. Without a file (an open that failed) it is ours.
+ */
 static inline int handle_check(const sdb *db) {
-  return db->storage.inherited && db->storage.inherited(db->file) ? SDB_FORKED : SDB_OK;
+  return db->file && db->storage.inherited && db->storage.inherited(db->file) ? SDB_FORKED : SDB_OK;
 }
 /* The handle can be used, and the path is one. */
 int path_check(sdb *db, const void *path, size_t len);

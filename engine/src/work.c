@@ -168,10 +168,9 @@ static int move_record(void *user, uint32_t offset, const record *r) {
   if (rc == SDB_OK && from) rc = redirect(db, from, 0);
   if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
   if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, m->number, &m->page); /* as it is now: redirected records may be in it */
+  if (rc == SDB_OK) memcpy(bytes, m->page + offset, r->total);
+  if (rc == SDB_OK) rc = trusted(db, m->slot, SDB_OK);
   if (rc == SDB_OK && from) rc = redirect(db, from, to);
-  if (rc != SDB_OK) return rc;
-  memcpy(bytes, m->page + offset, r->total);
-  rc = trusted(db, m->slot, SDB_OK);
   if (rc != SDB_OK) return rc;
   heap_commit(db->pager, &db->roots, to, r->total);
   if (entry.current == place) entry.current = to;

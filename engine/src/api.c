@@ -92,7 +92,7 @@ static int create_first(const sdb *db, pager *p) {
   pager_unlock(p);
   if (rc != SDB_OK) return rc;
   while (rc == SDB_OK && !done) rc = pager_checkpoint_step(p, 256, &done);
-  if (rc == SDB_OK) rc = pager_checkpoint_commit(p, LOG_SECTOR, 0, true);
+  if (rc == SDB_OK) rc = pager_checkpoint_commit(p, &(log_place){.position = LOG_SECTOR}, true);
   pager_lock(p);
   pager_checkpoint_end(p, rc == SDB_OK);
   pager_unlock(p);

@@ -375,21 +375,19 @@ static int write_slots(pager *p, const header *h) {
   return SDB_OK;
 }
 
-int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean) {
+int pager_checkpoint_commit(pager *p, const log_place *place, bool clean) {
   header *h = &p->cp.head;
-  h->log_position = log_position;
-  h->log_chain = log_chain;
+  h->log = *place;
   h->clean = clean;
   h->written_ms = p->e->storage->now_ms(p->e->storage->ctx);
   return write_slots(p, h);
 }
 
-int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain) {
+int pager_mark_unclean(pager *p, const log_place *place) {
   header h = p->head;
   h.checkpoint++;
   h.clean = false;
-  h.log_position = log_position;
-  h.log_chain = log_chain;
+  h.log = *place;
   int rc = write_slots(p, &h);
   mutex_lock(&p->load_lock);
   if (rc == SDB_OK) p->head = h;

@@ -137,12 +137,11 @@ int commit_ready(sdb *db) {
     return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   if (log_started(db->log)) return SDB_OK;
   const header *h = pager_header(db->pager);
-  uint32_t chain;
-  int rc = log_resume(db->log, h->log_position);
+  int rc = log_resume(db->log, h->log.position);
   if (rc != SDB_OK) return rc;
-  uint64_t tail = log_tail(db->log, &chain);
-  db->checkpoint_tail = tail;
-  return pager_mark_unclean(db->pager, tail, chain);
+  log_place end = log_end(db->log);
+  db->checkpoint_tail = end.position;
+  return pager_mark_unclean(db->pager, &end);
 }
 
 sdb_durability durability_of(const sdb *db, sdb_durability asked) {

@@ -107,8 +107,7 @@ struct sdb {
   /* Background. */
   struct mutex work;
   bool checkpointing;
-  uint64_t checkpoint_position;
-  uint32_t checkpoint_chain;
+  log_place checkpoint_place;
   uint64_t checkpoint_begun_us;
   _Atomic uint64_t checkpoint_ms;
   uint64_t retry_us; /* after a checkpoint that failed: not before */

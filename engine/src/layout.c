@@ -62,9 +62,9 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   memcpy(slot + 32, h->database_id, 16);
   put64(slot + 48, h->epoch);
   put64(slot + 56, h->checkpoint);
-  put64(slot + 64, h->log_position);
+  put64(slot + 64, h->log.position);
   put64(slot + 72, h->roots.sequence);
-  put32(slot + 80, h->log_chain);
+  put32(slot + 80, h->log.chain);
   put32(slot + 84, h->clean);
   put64(slot + 88, h->pages_total);
   put64(slot + 96, h->pages_free);
@@ -84,6 +84,8 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   put64(slot + 184, h->roots.suffix_built);
   put64(slot + 192, h->roots.heap_pages);
   put64(slot + 200, h->roots.heap_live);
+  put64(slot + 216, h->log.segment);
+  put64(slot + 224, h->log.salt);
   put64(slot + 208, h->roots.suffix_names);
   if (h->encrypted) memcpy(slot + WRAPPED_OFFSET, h->wrapped, sizeof h->wrapped);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) dir_put(slot + 512, i, h->root_dir[i]);
@@ -101,7 +103,7 @@ static bool header_sane(const header *h, const geometry *g) {
   if (r->table >= h->logical_limit || r->heap_page >= h->logical_limit) return false;
   if (r->path_tree == 0 || r->table == 0) return false;
   if (r->heap_page && (r->heap_fill < PAGE_HEADER || r->heap_fill > g->page_size || r->heap_fill % 8)) return false;
-  return h->log_position % 4096 == 0;
+  return h->log.position % 4096 == 0;
 }
 
 int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
@@ -115,9 +117,9 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   memcpy(h->database_id, slot + 32, 16);
   h->epoch = get64(slot + 48);
   h->checkpoint = get64(slot + 56);
-  h->log_position = get64(slot + 64);
+  h->log.position = get64(slot + 64);
   h->roots.sequence = get64(slot + 72);
-  h->log_chain = get32(slot + 80);
+  h->log.chain = get32(slot + 80);
   h->clean = get32(slot + 84) == 1;
   h->pages_total = get64(slot + 88);
   h->pages_free = get64(slot + 96);
@@ -138,6 +140,8 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   h->roots.suffix_names = get64(slot + 208);
   h->roots.heap_pages = get64(slot + 192);
   h->roots.heap_live = get64(slot + 200);
+  h->log.segment = get64(slot + 216);
+  h->log.salt = get64(slot + 224);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) h->root_dir[i] = dir_get(slot + 512, i);
   geometry g;
   if (!geometry_init(&g, h->page_size) || !header_sane(h, &g)) return SDB_CORRUPT;

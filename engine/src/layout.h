@@ -80,13 +80,19 @@ typedef struct roots {
   uint64_t suffix_names; /* its entries */
 } roots;
 
+/* Where replay starts: a position, the checksum of the record before it, and which use of which segment holds it. */
+typedef struct log_place {
+  uint64_t position;
+  uint32_t chain;
+  uint64_t segment, salt; /* segment 0: none yet */
+} log_place;
+
 typedef struct header {
   uint32_t page_size;
   uint8_t database_id[16];
   uint64_t epoch;
   uint64_t checkpoint;
-  uint64_t log_position;
-  uint32_t log_chain;
+  log_place log;
   bool clean;
   bool encrypted;
   uint8_t wrapped[CIPHER_WRAPPED]; /* data key */

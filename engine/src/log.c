@@ -256,9 +256,11 @@ void log_seal(log *l) {
   mutex_unlock(&l->queue);
 }
 
-uint64_t log_tail(const log *l, uint32_t *chain) {
-  if (chain) *chain = l->chain;
-  return l->tail;
+uint64_t log_tail(const log *l) { return l->tail; }
+
+log_place log_end(const log *l) {
+  const struct segment *s = l->current;
+  return (log_place){.position = l->tail, .chain = l->chain, .segment = s ? s->number : 0, .salt = s ? s->salt : 0};
 }
 
 size_t log_open_bytes(const log *l) { return l->open ? l->open->len : 0; }

@@ -13,8 +13,8 @@
 #ifndef SDB_LOG_H
 #define SDB_LOG_H
 
-#include "base.h"
 #include "cipher.h"
+#include "layout.h"
 
 enum {
   LOG_SECTOR = 4096,
@@ -56,13 +56,12 @@ typedef struct log_scan_result {
   uint64_t sequence; /* of the last commit; 0: none */
   uint32_t chain;
   uint64_t records;
-  bool covered; /* some segment holds the starting position */
-  bool damaged; /* what stands behind `end` had been synced once */
+  bool covered; /* the very segment that the place names is there */
+  bool damaged; /* what stands behind `end`, or before it, had been synced once */
 } log_scan_result;
 
-/* Visits the records from `position` on. visit returns SDB_OK to go on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
-int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
-             log_scan_result *result);
+/* Visits the records from a place on. visit returns SDB_OK to go on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
+int log_scan(log *l, const log_place *from, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result);
 
 /* What earlier sessions left ends at `end` with a record of that checksum (0: there is none); commits of this one get numbers above
  * `sequence`. Called once, before anything else but log_scan. */
@@ -86,8 +85,9 @@ uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint6
 void log_finish(log *l);
 /* Closes the open group: what was appended so far goes out with the next log_write. */
 void log_seal(log *l);
-/* Position where the next group will begin, once sealed; and the checksum of the last record. */
-uint64_t log_tail(const log *l, uint32_t *chain);
+/* Position where the next group will begin, once sealed; log_end: as a place for a header slot. */
+uint64_t log_tail(const log *l);
+log_place log_end(const log *l);
 /* Bytes of the open piece: a large one is better sealed and written. */
 size_t log_open_bytes(const log *l);
 bool log_has_sealed(log *l);

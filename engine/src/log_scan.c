@@ -121,15 +121,34 @@ static int find_damage(struct scan *sc, const struct segment *s, uint64_t end, b
   return SDB_OK;
 }
 
-int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user, const log_record *r), void *user,
-             log_scan_result *result) {
-  *result = (log_scan_result){.end = position, .chain = chain};
-  const struct segment *s = segment_at(l, position);
+/* Whether the record that a place follows stands before it, asked when none follows: an older copy of this very segment has
+ * neither. Groups begin at sectors; the last one before the place is looked for backwards. A place at the segment's beginning
+ * follows nothing in it. */
+static int find_before(struct scan *sc, const struct segment *s, const log_place *place, bool *found) {
+  uint64_t end = place->position - s->base;
+  int rc = load(sc, s);
+  if (rc != SDB_OK) return rc;
+  *found = end <= LOG_SECTOR;
+  for (uint64_t group = end; group > LOG_SECTOR && !*found;) {
+    group -= LOG_SECTOR;
+    const uint8_t *r = valid_at(sc, group);
+    for (uint64_t at = group; r && at < end && !*found; r = valid_at(sc, at)) {
+      at += align_up(get32(r + 4), 8);
+      *found = get32(r) == place->chain && align_up(at, LOG_SECTOR) == end;
+    }
+  }
+  return SDB_OK;
+}
+
+int log_scan(log *l, const log_place *from, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result) {
+  *result = (log_scan_result){.end = from->position, .chain = from->chain};
+  const struct segment *s = segment_of(l, from);
   if (!s) return SDB_OK;
   result->covered = true;
   struct scan sc = {.l = l, .bytes = mem_alloc(l->e, l->segment_size)};
   if (!sc.bytes) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for reading the log");
   int rc = SDB_OK;
+  bool follows = true;
   for (;;) {
     const uint8_t *r;
     uint64_t at;
@@ -148,6 +167,8 @@ int log_scan(log *l, uint64_t position, uint32_t chain, int (*visit)(void *user,
     result->records++;
     if (record.kind == LOG_COMMIT) result->sequence = record.sequence;
   }
+  if (rc == SDB_OK && result->records == 0) rc = find_before(&sc, s, from, &follows);
+  if (!follows) result->damaged = true;
   if (rc == SDB_OK && !result->damaged) rc = find_damage(&sc, s, result->end, &result->damaged);
   result->damaged |= l->cut;
   mem_free(l->e, sc.bytes);

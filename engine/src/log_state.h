@@ -74,7 +74,8 @@ struct log {
 
 /* segment.c */
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
-struct segment *segment_at(const log *l, uint64_t position); /* live, base <= position <= base + size */
+/* Live, of that use, and reaching to the place; NULL: none. */
+struct segment *segment_of(const log *l, const log_place *place);
 /* Recycles or creates; header synced. */
 int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out);
 int segments_find(log *l);

@@ -163,10 +163,10 @@ bool pager_refused(const pager *p);
  * the new state counts (ok) or is forgotten; freed space becomes usable. */
 uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim);
 int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
-int pager_checkpoint_commit(pager *p, uint64_t log_position, uint32_t log_chain, bool clean);
+int pager_checkpoint_commit(pager *p, const log_place *place, bool clean);
 void pager_checkpoint_end(pager *p, bool ok);
 /* Rewrites both slots without the "clean" mark: the first change after a clean open. */
-int pager_mark_unclean(pager *p, uint64_t log_position, uint32_t log_chain);
+int pager_mark_unclean(pager *p, const log_place *place);
 /* Wraps the data key under another of the user's, in both slots. Under the lock, no checkpoint running. */
 int pager_change_key(pager *p, const uint8_t *key);
 /* The data key; false: there is none. */

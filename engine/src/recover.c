@@ -164,7 +164,7 @@ int recover_seal(sdb *db) {
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   log_own(db->log);
-  log_skip(db->log, pager_header(db->pager)->log_position);
+  log_skip(db->log, pager_header(db->pager)->log.position);
   log_disown(db->log);
   return work_checkpoint(db, true);
 }
@@ -174,23 +174,23 @@ int recover(sdb *db) {
   struct replay rp = {.db = db, .after = h.roots.sequence};
   log_scan_result result;
   db->last_sequence = h.roots.sequence;
-  db->checkpoint_tail = h.log_position;
+  db->checkpoint_tail = h.log.position;
   db->expiry_now_ms = h.written_ms;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
-  if (h.clean) log_past(db->log, h.log_position, h.log_chain, h.roots.sequence);
+  if (h.clean) log_past(db->log, h.log.position, h.log.chain, h.roots.sequence);
   if (h.clean) return SDB_OK; /* the mark is taken off, synced, before the first record is written (commit_ready) */
-  int rc = log_scan(db->log, h.log_position, h.log_chain, verify_record, &rp, &result);
+  int rc = log_scan(db->log, &h.log, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
   if (!result.covered)
     return env_fail(&db->e, SDB_MISMATCH,
-                    "the log is missing or unreadable: %s was not closed cleanly, and no *.log.* file beside it holds what "
-                    "followed; put them back or restore a copy",
+                    "the log is missing, unreadable or of another time: %s was not closed cleanly, and no *.log.* file beside it "
+                    "holds what followed; put them back or restore a copy",
                     db->name);
   if (result.records) {
     bool damaged = result.damaged;
     if (damaged) db->read_only = true;
-    rc = log_scan(db->log, h.log_position, h.log_chain, apply_record, &rp, &result);
+    rc = log_scan(db->log, &h.log, apply_record, &rp, &result);
     result.damaged |= damaged;
   }
   if (rc == SDB_OK && pager_faults(db->pager)) rc = pager_fault_error(db->pager); /* what was judged may rest on zeros */

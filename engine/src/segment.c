@@ -18,14 +18,13 @@ uint32_t segment_seed(uint64_t salt, uint64_t position) {
   return crc32c(0, bytes, sizeof bytes);
 }
 
-struct segment *segment_at(const log *l, uint64_t position) {
-  struct segment *found = NULL;
+struct segment *segment_of(const log *l, const log_place *place) {
   for (size_t i = 0; i < l->count; i++) {
     struct segment *s = l->segments[i];
-    if (s->state != SEGMENT_LIVE || position < s->base || position > s->base + l->segment_size) continue;
-    if (!found || s->number < found->number) found = s;
+    bool reaches = place->position >= s->base && place->position <= s->base + l->segment_size;
+    if (s->state == SEGMENT_LIVE && s->number == place->segment && s->salt == place->salt && reaches) return s;
   }
-  return found;
+  return NULL;
 }
 
 static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {

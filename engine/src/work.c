@@ -54,7 +54,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
     publish_lazy(db);
     log_seal(db->log);
     db->unsynced = false;
-    db->checkpoint_position = log_tail(db->log, &db->checkpoint_chain);
+    db->checkpoint_place = log_end(db->log);
     sequence = db->last_sequence;
     version = pager_checkpoint_begin(db->pager, &db->roots, trim);
     db->checkpoint_wanted = false;
@@ -84,7 +84,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
 static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
   pager_lock(db->pager);
   pager_checkpoint_end(db->pager, ok);
-  if (ok) db->checkpoint_tail = db->checkpoint_position;
+  if (ok) db->checkpoint_tail = db->checkpoint_place.position;
   uint64_t usable = db->roots.heap_pages * (page_size(db->pager) - PAGE_HEADER);
   if (ok && usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && !db->cleaning) {
     db->cleaning = true;
@@ -97,7 +97,7 @@ static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
     return;
   }
   log_own(db->log);
-  log_release(db->log, db->checkpoint_position, spare);
+  log_release(db->log, db->checkpoint_place.position, spare);
   log_disown(db->log);
   atomic_fetch_add(&db->n.checkpoints, 1);
   atomic_store(&db->checkpoint_ms, (now_us(db) - db->checkpoint_begun_us) / 1000);
@@ -107,7 +107,7 @@ static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
 static int checkpoint_step(sdb *db, unsigned budget, bool clean, unsigned spare) {
   bool done = false;
   int rc = pager_checkpoint_step(db->pager, budget, &done);
-  if (rc == SDB_OK && done) rc = pager_checkpoint_commit(db->pager, db->checkpoint_position, db->checkpoint_chain, clean);
+  if (rc == SDB_OK && done) rc = pager_checkpoint_commit(db->pager, &db->checkpoint_place, clean);
   if (rc != SDB_OK || done) checkpoint_end(db, rc == SDB_OK, spare);
   return rc;
 }
@@ -222,15 +222,15 @@ static int clean_step(sdb *db, unsigned budget) {
 static bool checkpoint_due(sdb *db) {
   if (!log_started(db->log)) return false;
   if (db->checkpoint_wanted) return true;
-  if (log_tail(db->log, NULL) == db->checkpoint_tail) return false;
-  return log_tail(db->log, NULL) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
+  if (log_tail(db->log) == db->checkpoint_tail) return false;
+  return log_tail(db->log) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
          (pager_refused(db->pager) && db->dropped_count > 0);
 }
 
 struct pressure work_pressure(sdb *db) {
   struct pressure p = {false, false, suffix_delay_us(db) == 0};
   if (!log_started(db->log)) return p;
-  uint64_t log_bytes_open = log_tail(db->log, NULL) - db->checkpoint_tail;
+  uint64_t log_bytes_open = log_tail(db->log) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
   p.work = p.help || log_bytes_open >= db->options.checkpoint_wal_bytes || pager_half_dirty(db->pager) ||
            pager_starved(db->pager) || log_wants_segment(db->log);

@@ -226,6 +226,65 @@ START_TEST(segments_that_declare_different_sizes_are_refused) {
 }
 END_TEST
 
+/* The logs of `from` in place of those of the device. */
+static void take_logs(const sim *from) {
+  static uint8_t log[65536];
+  for (size_t i = 0; sim_name(device, i) != NULL; i++) {
+    const char *name = sim_name(device, i);
+    if (strstr(name, ".log.") == NULL) continue;
+    ck_assert(sim_peek(from, name, 0, log, sizeof log));
+    poke(name, 0, log, sizeof log);
+  }
+}
+
+/* Two copies of a database go their own ways: number, base and positions of their segments are the same, and so are id and epoch.
+ */
+START_TEST(the_log_of_a_copy_is_refused) {
+  set_up();
+  open_it();
+  must_put("/both", 100);
+  close_it();
+  sim *own = device, *other = sim_clone(own, 77);
+  for (int k = 0; k < 2; k++) {
+    device = k == 0 ? other : own;
+    options.storage = sim_storage(device);
+    open_it();
+    must_put(k == 0 ? "/theirs" : "/mine", 1000);
+    if (_i == 1) ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    must_put(k == 0 ? "/theirs2" : "/mine2", 1000);
+    die();
+  }
+  take_logs(other);
+  ck_assert_int_eq(try_open(), SDB_MISMATCH);
+  ck_assert_ptr_nonnull(strstr(message, "of another time"));
+  sim_free(other);
+  tear_down();
+}
+END_TEST
+
+/* An older copy of the segment itself has its number and salt. */
+START_TEST(an_older_copy_of_the_log_is_noticed) {
+  sdb_stats stats = {.size = sizeof stats};
+  set_up();
+  open_it();
+  must_put("/first", 1000);
+  sim *older = sim_clone(device, 5);
+  must_put("/second", 1000);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  if (_i == 1) must_put("/third", 1000);
+  die();
+  take_logs(older);
+  open_it();
+  ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+  ck_assert(stats.log_damaged);
+  ck_assert_int_eq(look("/second", 1000), SDB_OK);
+  ck_assert_int_eq(look("/third", 1000), SDB_CORRUPT);
+  ck_assert_int_eq(put("/more", 10), SDB_READ_ONLY);
+  sim_free(older);
+  tear_down();
+}
+END_TEST
+
 /* --- Damage where checksums agree --------------------------------------------------------------------------------------------- */
 
 static void page_seal(uint64_t number) {
@@ -750,6 +809,8 @@ int main(void) {
   tcase_add_test(corners, a_checkpoint_does_not_complete_after_a_failed_sync);
   tcase_add_test(corners, a_rest_is_marked_once);
   tcase_add_test(corners, segments_that_declare_different_sizes_are_refused);
+  tcase_add_loop_test(corners, the_log_of_a_copy_is_refused, 0, 2);
+  tcase_add_loop_test(corners, an_older_copy_of_the_log_is_noticed, 0, 2);
   tcase_add_test(corners, a_damaged_open_heap_page_stops_nobody);
   tcase_add_test(corners, a_damaged_open_heap_page_does_not_stop_recovery);
   tcase_add_loop_test(corners, forged_runs_in_the_data_file_hurt_only_their_document, 0, FORGERIES);

@@ -108,7 +108,10 @@ bool ci_link_renew(ci_link *link, const char *endpoint, const void *prefix, size
   return true;
 }
 
+/* The socket lives on in libzmq's threads for a moment. An event of it that finds nobody at the other end of the monitor would wait
+ * there for ever, and everything else with it; so there are no events any more before the monitor goes. */
 void ci_link_close(ci_link *link) {
+  if (link->socket) zmq_socket_monitor(link->socket, NULL, 0);
   if (link->socket) zmq_close(link->socket);
   if (link->monitor) zmq_close(link->monitor);
   if (link->shared && link->context) context_release();

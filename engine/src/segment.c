@@ -179,7 +179,7 @@ static int header_write(log *l, struct segment *s) {
   put32(head + 8, crc32c(0, head + 12, sizeof head - 12));
   int rc = l->e->storage->write(s->file, 0, head, sizeof head);
   if (rc == SDB_OK) rc = l->e->storage->write(s->file, l->segment_size - LOG_SECTOR, head, sizeof head);
-  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot write the header of log segment %04u", s->index);
+  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot write the header of log segment %04u: %s", s->index, sdb_strerror(rc));
   if (l->e->storage->sync(s->file) == SDB_OK) return SDB_OK;
   atomic_store(&l->e->sync_failed, true);
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");

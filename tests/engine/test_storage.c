@@ -633,6 +633,12 @@ START_TEST(test_links) {
   ck_assert_int_ne(stat("alias.sdb.log.0000", &info), 0);
   ck_assert_int_eq(sdb_close(db), SDB_OK);
 
+  options.create = false;
+  ck_assert_int_eq(sdb_open("far/absent.sdb", &options, &db), SDB_NOT_FOUND);
+  ck_assert_ptr_nonnull(strstr(message, "absent.sdb"));
+  ck_assert_int_eq(sdb_open("nowhere/absent.sdb", &options, &db), SDB_NOT_FOUND);
+  options.create = true;
+
   ck_assert_int_eq(link("far/real.sdb", "hard.sdb"), 0);
   for (int i = 0; i < 4; i++) {
     options.read_only = i % 2 == 1;

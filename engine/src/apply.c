@@ -250,7 +250,7 @@ static void undo_put(sdb *db, struct change *c) {
     if (c->stray) names_undo_remove(db, c->r.path, c->r.path_len, c->stray);
   }
   if (before != after) expiry_undo(db, after, before, c->document);
-  heap_drop(db->pager, &db->roots, c->place, c->r.total);
+  heap_undo(db->pager, &db->roots, c->place, c->r.total);
 }
 
 /* --- Delete ------------------------------------------------------------------------------------------------------------------- */
@@ -366,7 +366,7 @@ int apply_names(sdb *db, struct change *c) {
 static void undo_apply_names(sdb *db, struct change *c) {
   if (c->op == OP_BIND) names_undo_add(db, c->name, c->name_len, c->document);
   else names_undo_remove(db, c->name, c->name_len, c->document);
-  if (c->has_old) heap_drop(db->pager, &db->roots, c->place, c->r.total);
+  if (c->has_old) heap_undo(db->pager, &db->roots, c->place, c->r.total);
 }
 
 /* --- Undoing and ending ------------------------------------------------------------------------------------------------------- */

@@ -49,6 +49,15 @@ void heap_commit(pager *p, roots *rt, uint64_t place, uint32_t total) {
   pager_live_add(p, place_page(place), (int32_t)total);
 }
 
+void heap_undo(pager *p, roots *rt, uint64_t place, uint32_t total) {
+  uint8_t *page;
+  heap_drop(p, rt, place, total);
+  if (place_page(place) != rt->heap_page || place_offset(place) + total != rt->heap_fill) return;
+  if (pager_append(p, rt->heap_page, &page) != SDB_OK) return;
+  rt->heap_fill -= total;
+  page_set_fill(page, rt->heap_fill);
+}
+
 void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total) {
   rt->heap_live -= total;
   pager_live_add(p, place_page(place), -(int32_t)total);

@@ -22,6 +22,8 @@ int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r);
 /* Room for `total` bytes in the open page of the roots, which may become another page. Nothing counts before heap_commit. */
 int heap_room(pager *p, roots *rt, uint32_t total, uint64_t *place, uint8_t **bytes);
 void heap_commit(pager *p, roots *rt, uint64_t place, uint32_t total);
+/* Takes back a heap_commit before the writer's lock was given up: its room is free again if nothing stands behind it. */
+void heap_undo(pager *p, roots *rt, uint64_t place, uint32_t total);
 /* A record at that place does not count any more. */
 void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total);
 

@@ -46,7 +46,7 @@ typedef struct unit {
 typedef struct notice {
   uint8_t id[16];
   uint64_t sequence;
-  struct log_place {
+  struct log_spot {
     uint32_t segment, offset, inside;
   } at;
   uint32_t len;
@@ -111,7 +111,7 @@ int page_load(repair *rp, uint32_t physical, uint8_t *page);
 /* Database id and wrapped key from a log segment, if there is one. */
 int log_identity(repair *rp, header *h);
 /* Part of a log record's payload, decrypted; good until the next call that loads something. */
-int log_load(repair *rp, struct log_place at, size_t len, const uint8_t **bytes);
+int log_load(repair *rp, struct log_spot at, size_t len, const uint8_t **bytes);
 /* Does the content of a record verify? `e` and `p` are those of the file that it stands in. */
 int content_good(repair *rp, env *e, pager *p, const record *r);
 

@@ -209,7 +209,7 @@ static bool segment_head(struct log_file *f, uint32_t at) {
   return true;
 }
 
-static int scan_op(repair *rp, const uint8_t *body, uint8_t code, uint32_t len, struct log_place at, uint64_t sequence) {
+static int scan_op(repair *rp, const uint8_t *body, uint8_t code, uint32_t len, struct log_spot at, uint64_t sequence) {
   record rec;
   if (code == OP_PUT) {
     if (record_parse(&rec, body, len) != SDB_OK) return SDB_OK;
@@ -244,7 +244,7 @@ static int scan_ops(repair *rp, const struct log_file *f, uint32_t at) {
     uint32_t body = get32(payload + pos + 4);
     if (body > len - pos - LOG_OP_HEAD) break;
     pos += LOG_OP_HEAD;
-    int rc = scan_op(rp, payload + pos, code, body, (struct log_place){f->index, at, (uint32_t)pos}, sequence);
+    int rc = scan_op(rp, payload + pos, code, body, (struct log_spot){f->index, at, (uint32_t)pos}, sequence);
     if (rc != SDB_OK) return rc;
     pos += align_up(body, 8);
   }
@@ -342,7 +342,7 @@ int log_identity(repair *rp, header *h) {
 
 /* Into memory of its own: a record may be as long as half a segment. The checksum was seen to hold when the log was scanned; what
  * counts now is that record and content verify. */
-static int load_record(repair *rp, sdb_file *file, struct log_place at, size_t len) {
+static int load_record(repair *rp, sdb_file *file, struct log_spot at, size_t len) {
   uint8_t head[LOG_SECTOR];
   struct log_file f = {.bytes = head, .index = at.segment};
   uint64_t size, back;
@@ -366,7 +366,7 @@ static int load_record(repair *rp, sdb_file *file, struct log_place at, size_t l
   return rc;
 }
 
-int log_load(repair *rp, struct log_place at, size_t len, const uint8_t **bytes) {
+int log_load(repair *rp, struct log_spot at, size_t len, const uint8_t **bytes) {
   char name[4096];
   sdb_file *file;
   *bytes = rp->bytes;
@@ -384,7 +384,7 @@ int trace_load(repair *rp, const trace *t, record *r) {
     rc = head_load(rp, t->page, r);
   } else if (t->from == FROM_LOG) {
     const uint8_t *bytes;
-    rc = log_load(rp, (struct log_place){t->page, t->offset, t->inside}, t->len, &bytes);
+    rc = log_load(rp, (struct log_spot){t->page, t->offset, t->inside}, t->len, &bytes);
     if (rc == SDB_OK) rc = record_parse(r, bytes, t->len);
   } else {
     rc = page_load(rp, t->page, rp->bytes);

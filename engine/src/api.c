@@ -602,6 +602,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->sequence = atomic_load(&db->visible_sequence);
   s->synced_sequence = atomic_load(&db->synced_sequence);
   s->file_bytes = ps.file_bytes;
+  s->allocated_bytes = ps.allocated_bytes;
   s->free_bytes = ps.free_pages * s->page_size;
   s->log_bytes = log_bytes(db->log);
   s->dirty_pages = ps.dirty_pages;

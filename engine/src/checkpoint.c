@@ -61,7 +61,7 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
   for (uint32_t i = 0; i < count; i++) {
     frames[i]->dirty = i >= r.count;
     frames[i]->writing = i < r.count;
-    if (i >= r.count) list_push(back, frames[i]);
+    if (i >= r.count) dirty_push(back, frames[i]);
     else p->dirty_count--;
   }
   if (rc != SDB_OK) return rc;
@@ -77,7 +77,7 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
     } else {
       frames[i]->dirty = true;
       p->dirty_count++;
-      list_push(back, frames[i]);
+      dirty_push(back, frames[i]);
     }
   }
   if (rc != SDB_OK) space_unreserve(p, r);
@@ -101,9 +101,9 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
   if (p->dirty_count > p->cache_pages / 2) {
     uint64_t published = pager_published(p);
     for (int pass = 0; pass < 2 && count < limit; pass++) { /* full heap pages never change again; then the oldest */
-      for (struct frame *f = p->dirty.first, *next; f && count < limit; f = next) {
+      for (struct frame *f = p->dirty.first, *next; f && (pass || f->ahead) && count < limit; f = next) {
         next = f->next;
-        if ((pass == 0 && f->kind != PAGE_HEAP) || !spillable(p, f, published)) continue;
+        if (!spillable(p, f, published)) continue;
         list_remove(&p->dirty, f);
         chosen[count++] = f;
       }
@@ -136,7 +136,7 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
   cp->head.checkpoint = cp->number;
   cp->head.logical_limit = p->logical_limit;
   cp->head.roots = *r;
-  cp->trim = trim || p->available > p->pages_total / 2;
+  cp->trim = trim || space_free(p) > p->pages_total / 2;
   cp->active = true;
   return cp->version;
 }
@@ -441,7 +441,7 @@ static void checkpoint_forget(pager *p) {
   while (later.first) {
     struct frame *f = later.first;
     list_remove(&later, f);
-    list_push(&p->dirty, f);
+    dirty_push(&p->dirty, f);
   }
 }
 

@@ -113,6 +113,7 @@ struct sdb {
   uint64_t retry_us; /* after a checkpoint that failed: not before */
   uint32_t clean_cursor;
   bool cleaning;
+  bool punching; /* free runs are being given back to the device */
   struct mutex bell_lock;
   struct cond bell;
   bool rung, stopping;

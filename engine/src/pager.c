@@ -19,6 +19,19 @@ void list_push(struct frame_list *l, struct frame *f) {
   l->last = f;
 }
 
+void dirty_push(struct frame_list *l, struct frame *f) {
+  f->ahead = f->kind == PAGE_HEAP;
+  if (!f->ahead) {
+    list_push(l, f);
+    return;
+  }
+  f->prev = NULL;
+  f->next = l->first;
+  if (l->first) l->first->prev = f;
+  else l->last = f;
+  l->first = f;
+}
+
 void list_remove(struct frame_list *l, struct frame *f) {
   if (f->prev) f->prev->next = f->next;
   else l->first = f->next;
@@ -197,13 +210,6 @@ void frame_retire(pager *p, struct frame *f) {
     frame_free(p, gone);
   }
   mutex_unlock(&p->retire_lock);
-}
-
-void frame_dirty_remove(pager *p, struct frame *f) {
-  if (!f->dirty) return;
-  list_remove(&p->dirty, f);
-  f->dirty = false;
-  p->dirty_count--;
 }
 
 /* The oldest pinned view; all ones: none. */
@@ -450,7 +456,7 @@ static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
 }
 
 static void frame_make_dirty(pager *p, struct frame *f, struct map_chunk *c) {
-  list_push(&p->dirty, f);
+  dirty_push(&p->dirty, f);
   f->dirty = true;
   p->dirty_count++;
   c->dirty = true;

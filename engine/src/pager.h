@@ -165,6 +165,12 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim);
 int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
 int pager_checkpoint_commit(pager *p, const log_place *place, bool clean);
 void pager_checkpoint_end(pager *p, bool ok);
+/* Gives free runs of 1 MB and more back to the device: begin under the lock, when a checkpoint has ended; then some runs a call,
+ * without the lock, by one thread at a time. True: perhaps more. */
+void pager_punch_begin(pager *p);
+bool pager_punch(pager *p, unsigned budget);
+/* Free pages are so many that it is worth while. Under the lock. */
+bool pager_spacious(const pager *p);
 /* Rewrites both slots without the "clean" mark: the first change after a clean open. */
 int pager_mark_unclean(pager *p, const log_place *place);
 /* Wraps the data key under another of the user's, in both slots. Under the lock, no checkpoint running. */
@@ -186,7 +192,7 @@ const header *pager_header(const pager *p); /* of the last complete checkpoint. 
 const geometry *pager_geometry(const pager *p);
 
 typedef struct pager_stats {
-  uint64_t file_bytes, free_pages, dirty_pages, cached_pages, hits, misses, faults, logical_pages;
+  uint64_t file_bytes, allocated_bytes, free_pages, dirty_pages, cached_pages, hits, misses, faults, logical_pages;
   uint64_t pins, oldest_sequence, oldest_us; /* the oldest pin: last commit in its view, time since it was pinned; 0: none */
   uint64_t pinned_pages;                     /* versions of pages, and freed pages, that only pins keep */
 } pager_stats;

@@ -253,10 +253,10 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
   /* Pages that the file gained after the header was written are free, but the log may name extents there. */
   p->pages_total = size >> p->g.page_bits;
   if (p->pages_total > most) p->pages_total = most;
-  p->available = p->unused = h.pages_free;
+  p->unloaded = p->unused = h.pages_free;
   for (uint64_t i = h.pages_total; i < p->pages_total; i++) {
     bool body = !pager_page_fixed(p, (uint32_t)i);
-    p->available += body;
+    p->unloaded += body;
     p->unused += body;
   }
   p->mapped = mapping_works(p);
@@ -295,10 +295,12 @@ void pager_get_stats(pager *p, pager_stats *s) {
   for (size_t i = p->limbo.head; i < p->limbo.count && p->limbo.items[i].version <= p->checkpoint_version; i++)
     s->pinned_pages += p->limbo.items[i].r.count;
   s->file_bytes = p->pages_total << p->g.page_bits;
-  s->free_pages = p->available;
+  s->free_pages = space_free(p);
   s->dirty_pages = p->dirty_count;
   s->logical_pages = p->logical_limit - 1;
   pager_unlock(p);
+  s->allocated_bytes = s->file_bytes;
+  if (p->e->storage->get_allocated) (void)p->e->storage->get_allocated(p->file, &s->allocated_bytes);
   s->cached_pages = atomic_load(&p->frames_held);
   for (unsigned i = 0; i < HIT_COUNTERS; i++) s->hits += atomic_load(&p->hits[i].hits);
   s->misses = atomic_load(&p->misses);
@@ -332,7 +334,8 @@ int pager_page_state(pager *p, uint32_t physical, enum page_state *state) {
   struct bitmap *b;
   uint32_t bit;
   int rc = bitmap_get(p, physical, &b, &bit);
-  if (rc == SDB_OK) *state = bit_get(b->used, bit) ? STATE_USED : bit_get(b->busy, bit) ? STATE_HELD : STATE_FREE;
+  if (rc == SDB_OK)
+    *state = bit_get(b->used, bit) ? STATE_USED : bit_get(b->busy, bit) && !bit_get(b->hole, bit) ? STATE_HELD : STATE_FREE;
   return rc;
 }
 

@@ -25,6 +25,7 @@ struct frame {
   uint32_t place;              /* physical page, 0: not on disk */
   uint8_t kind;                /* PAGE_FREE: the page was freed by `version` */
   bool dirty;                  /* in the dirty list: its place is not written */
+  bool ahead;                  /* in that list among the heap pages at its beginning */
   bool in_ring;
   bool settling, held;       /* in that list */
   bool leaving;              /* counted in frames_leaving */
@@ -49,8 +50,10 @@ struct map_chunk {
 };
 
 struct bitmap {
-  uint8_t *used;      /* what the roots reach: goes to disk */
-  uint8_t *busy;      /* used, or held in memory: not to be allocated */
+  uint8_t *used; /* what the roots reach: goes to disk */
+  uint8_t *busy; /* used, or held in memory: not to be allocated */
+  uint8_t *hole; /* free, but the device may have taken the space back: busy until it is filled again */
+  uint32_t holes;
   uint32_t available; /* pages of the file that are not busy */
   bool dirty;
 };
@@ -150,7 +153,7 @@ struct pager {
   } readers[READER_SLOTS];
 
   /* frames */
-  struct frame_list dirty;    /* oldest first */
+  struct frame_list dirty;    /* heap pages, then the others, oldest first: the order in which they are written ahead */
   struct frame_list settling; /* written, or freed pages, that older views may still look behind */
   struct frame_list held;     /* clean, and only younger than a pin: a word would not say since when the page is as it is */
   uint64_t held_for;          /* the oldest pin when that list was looked at */
@@ -173,9 +176,12 @@ struct pager {
   _Atomic uint64_t misses;
 
   /* space */
-  _Atomic uint64_t pages_total; /* of the file now */
-  uint64_t available;           /* not busy */
-  uint64_t unused;              /* not used */
+  _Atomic uint64_t pages_total;   /* of the file now */
+  uint64_t available;             /* not busy */
+  uint64_t holes;                 /* of the loaded bitmaps */
+  uint64_t unloaded;              /* free pages of bitmaps that are not loaded: some may be holes */
+  uint32_t load_next, punch_next; /* bitmap chunks: none below to be loaded; those below are to be looked through for punching */
+  uint64_t unused;                /* not used */
   uint64_t logical_limit;
   bool refused;           /* somebody was told that the file is full: a checkpoint may free what waits for one */
   uint32_t single_hint;   /* where the last single page was found */
@@ -232,6 +238,7 @@ void space_release_page(pager *p, uint32_t place, uint64_t version); /* no view 
 void space_reclaim(pager *p);                                        /* limbo -> cooling -> available */
 void space_fold(pager *p);                                           /* applies the deltas when no checkpoint runs */
 void space_shrink(pager *p);
+uint64_t space_free(const pager *p); /* pages, whatever must be done before they can be used */
 int space_ensure_group(pager *p, uint32_t group);
 void space_forget_verified(pager *p, run r);
 void space_set_verified(pager *p, uint32_t physical);
@@ -251,7 +258,7 @@ void frame_retire(pager *p, struct frame *f);  /* only readers that are inside n
 int page_verify(pager *p, const uint8_t *bytes, uint32_t number, uint32_t place, uint8_t kind);
 void frame_settle(pager *p, struct frame *f, uint64_t oldest); /* f was written or is a freed page; tries to make it a word */
 void frames_settle_all(pager *p);
-void frame_dirty_remove(pager *p, struct frame *f);
+void dirty_push(struct frame_list *l, struct frame *f);
 void list_push(struct frame_list *l, struct frame *f);
 void list_remove(struct frame_list *l, struct frame *f);
 

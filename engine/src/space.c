@@ -13,7 +13,7 @@
 #include "codec.h"
 #include "pager_state.h"
 
-enum { DELETE_RESERVE = 64 }; /* pages */
+enum { DELETE_RESERVE = 64 /* pages */, PUNCH_BYTES = 1 << 20 };
 
 /* --- Groups and chunks on first use ------------------------------------------------------------------------------------------- */
 
@@ -144,10 +144,40 @@ static void bitmap_span(const pager *p, uint32_t n, uint64_t *first, uint64_t *e
   *end = *first + covers < p->pages_total ? *first + covers : p->pages_total;
 }
 
+static uint32_t bit_first(const uint8_t *bits, uint32_t from, uint32_t end, bool set) {
+  uint8_t skip = set ? 0x00 : 0xFF;
+  while (from < end) {
+    if ((from & 7) == 0 && bits[from >> 3] == skip) {
+      from += 8;
+      continue;
+    }
+    if (bit_get(bits, from) == set) return from;
+    from++;
+  }
+  return end;
+}
+
+static uint32_t punch_pages(const pager *p) { return PUNCH_BYTES >> p->g.page_bits; }
+
+/* Which free pages were punched out is not on disk. It can only be those of runs of 1 MB and more: only such are punched, and what
+ * is filled again of one leaves such a run or nothing. */
+static void holes_suspect(const pager *p, struct bitmap *m, uint32_t count) {
+  for (uint32_t i = 0; i < count;) {
+    uint32_t start = bit_first(m->busy, i, count, false), stop = bit_first(m->busy, start, count, true);
+    i = stop;
+    if (stop - start < punch_pages(p)) continue;
+    for (uint32_t k = start; k < stop; k++) {
+      bit_set(m->busy, k);
+      bit_set(m->hole, k);
+    }
+    m->holes += stop - start;
+  }
+}
+
 static int bitmap_load(pager *p, struct group *g, uint32_t n) {
   uint32_t group = n / p->g.bitmaps, b = n % p->g.bitmaps, size = p->g.page_size;
   struct bitmap *m = mem_new(p->e, sizeof *m);
-  uint8_t *bits = mem_alloc(p->e, 2 * (size_t)size);
+  uint8_t *bits = mem_new(p->e, 3 * (size_t)size);
   if (!m || !bits) {
     mem_free(p->e, m);
     mem_free(p->e, bits);
@@ -155,6 +185,7 @@ static int bitmap_load(pager *p, struct group *g, uint32_t n) {
   }
   m->used = bits;
   m->busy = bits + size;
+  m->hole = bits + 2 * (size_t)size;
   uint32_t index = p->g.map_chunks + b;
   dir_entry entry = dir_get(g->dir, index);
   int rc = read_checked(p, chunk_offset(&p->g, group, index, entry.copy), entry, m->used, "bitmap chunk", n);
@@ -168,7 +199,13 @@ static int bitmap_load(pager *p, struct group *g, uint32_t n) {
   for (uint64_t i = first; i < first + p->g.chunk_bits && i < (uint64_t)group_body(&p->g, group); i++)
     if (pager_page_fixed(p, (uint32_t)i)) bit_set(m->used, (uint32_t)(i - first));
   memcpy(m->busy, m->used, size);
-  for (uint64_t i = first; i < end; i++) m->available += !bit_get(m->busy, (uint32_t)(i - first));
+  uint32_t count = (uint32_t)(end > first ? end - first : 0), unused = 0;
+  for (uint32_t i = 0; i < count; i++) unused += !bit_get(m->busy, i);
+  if (p->e->storage->fill) holes_suspect(p, m, count);
+  m->available = unused - m->holes;
+  p->available += m->available;
+  p->holes += m->holes;
+  p->unloaded -= unused < p->unloaded ? unused : p->unloaded;
   g->bitmaps[b] = m;
   return SDB_OK;
 }
@@ -193,19 +230,6 @@ int bitmap_get(pager *p, uint32_t physical, struct bitmap **b, uint32_t *bit) {
 
 /* --- Allocation --------------------------------------------------------------------------------------------------------------- */
 
-static uint32_t bit_first(const uint8_t *bits, uint32_t from, uint32_t end, bool set) {
-  uint8_t skip = set ? 0x00 : 0xFF;
-  while (from < end) {
-    if ((from & 7) == 0 && bits[from >> 3] == skip) {
-      from += 8;
-      continue;
-    }
-    if (bit_get(bits, from) == set) return from;
-    from++;
-  }
-  return end;
-}
-
 /* In one chunk: the first run of `want` clear bits, or, when `any`, of at least `least`; else the longest of at least `least`. */
 static bool find_run(const uint8_t *bits, uint32_t from, uint32_t end, uint32_t want, uint32_t least, bool any, run *best) {
   while (from < end) {
@@ -221,14 +245,38 @@ static bool find_run(const uint8_t *bits, uint32_t from, uint32_t end, uint32_t 
   return false;
 }
 
+/* Bitmap chunks are loaded before their pages become more: what is new was just allocated, and nothing of it a hole. The first one
+ * covers more pages from here on, so its count in the directory must follow. */
+static int space_extend(pager *p, uint64_t old, uint64_t total) {
+  struct bitmap *b;
+  uint32_t bit;
+  uint64_t covers = p->g.chunk_bits < p->g.group_pages ? p->g.chunk_bits : p->g.group_pages;
+  for (uint64_t at = old - 1; at < total; at = (at / covers + 1) * covers) {
+    int rc = bitmap_get(p, (uint32_t)at, &b, &bit);
+    if (rc != SDB_OK) return rc;
+    if (at == old - 1) b->dirty = true;
+  }
+  p->pages_total = total;
+  for (uint64_t at = old; at < total; at++) {
+    if (pager_page_fixed(p, (uint32_t)at) || bitmap_get(p, (uint32_t)at, &b, &bit) != SDB_OK) continue; /* loaded above */
+    b->available++;
+    p->available++;
+    p->unused++;
+  }
+  return SDB_OK;
+}
+
+static uint64_t grow_step(const pager *p) {
+  uint64_t step = (p->pages_total << p->g.page_bits) / 32;
+  return step < 1 << 20 ? 1 << 20 : step > 64 << 20 ? 64 << 20 : step;
+}
+
 /* Makes the file longer by at least `need` usable pages if that is allowed and possible. */
 static int space_grow(pager *p, uint32_t need) {
   const geometry *g = &p->g;
   uint64_t most = p->config.max_bytes >> g->page_bits;
   if (most > (uint64_t)MAX_GROUPS << g->group_shift) most = (uint64_t)MAX_GROUPS << g->group_shift;
-  uint64_t step = (p->pages_total << g->page_bits) / 32;
-  if (step < 1 << 20) step = 1 << 20;
-  if (step > 64 << 20) step = 64 << 20;
+  uint64_t step = grow_step(p);
   uint64_t least = p->pages_total + need + g->head_pages, total = p->pages_total + (step >> g->page_bits);
   if (total < least) total = least;
   if (total > most) total = most;
@@ -247,25 +295,8 @@ static int space_grow(pager *p, uint32_t need) {
   if (rc != SDB_OK)
     return env_fail(p->e, rc, "cannot extend the data file to %llu bytes", (unsigned long long)(total << g->page_bits));
   uint64_t old = p->pages_total;
-  struct bitmap *edge; /* covers more pages from here on: its count in the directory must follow */
-  uint32_t edge_bit;
-  rc = bitmap_get(p, (uint32_t)(old - 1), &edge, &edge_bit);
-  if (rc != SDB_OK) return rc;
-  edge->dirty = true;
   p->refused = false;
-  p->pages_total = total;
-  for (uint64_t at = old; at < total;) { /* chunk by chunk: loaded ones learn of their new pages */
-    uint32_t bit, n = bitmap_index(p, (uint32_t)at, &bit);
-    uint64_t first, end, added = 0;
-    bitmap_span(p, n, &first, &end);
-    for (uint64_t i = at; i < end; i++) added += !pager_page_fixed(p, (uint32_t)i);
-    struct group *grp = atomic_load(&p->groups[n / g->bitmaps]);
-    if (grp && grp->bitmaps[n % g->bitmaps]) grp->bitmaps[n % g->bitmaps]->available += (uint32_t)added;
-    p->available += added;
-    p->unused += added;
-    at = end;
-  }
-  return SDB_OK;
+  return space_extend(p, old, total);
 }
 
 /* The next checkpoint must find a place for every dirty page, and deletes must be able to make some more of them. */
@@ -274,16 +305,29 @@ static uint64_t space_reserve(const pager *p) {
   return p->dirty_count + DELETE_RESERVE + room / 16;
 }
 
+/* The page is no hole any more: free, or held by who says so. */
+static void hole_forget(pager *p, struct bitmap *b, uint32_t bit, bool now_free) {
+  bit_clear(b->hole, bit);
+  b->holes--;
+  p->holes--;
+  if (!now_free) return;
+  bit_clear(b->busy, bit);
+  b->available++;
+  p->available++;
+}
+
+uint64_t space_free(const pager *p) { return p->available + p->holes + p->unloaded; }
+
 /* Forgets the free pages at the end of the file; all of them were free in both slots, because what is freed stays busy until then.
  * The reserve stays: on a full device nobody gives it back. The file itself is cut when a checkpoint that says so is complete. */
 void space_shrink(pager *p) {
   uint64_t total = p->pages_total;
-  while (total > group_body(&p->g, 0) && p->available > space_reserve(p) + DELETE_RESERVE) {
+  while (total > group_body(&p->g, 0)) {
     struct bitmap *b;
     uint32_t bit;
-    if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK ||
-        bit_get(b->busy, bit))
-      break;
+    if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK) break;
+    if (bit_get(b->hole, bit)) hole_forget(p, b, bit, true);
+    if (bit_get(b->busy, bit) || p->available <= space_reserve(p) + DELETE_RESERVE) break;
     b->dirty = true;
     b->available--;
     p->available--;
@@ -337,10 +381,76 @@ static int space_search(pager *p, uint32_t from, uint32_t want, uint32_t least, 
   return SDB_OK;
 }
 
+/* The lowest run of at least `least` holes. SDB_NOT_FOUND. */
+static int hole_find(pager *p, uint32_t least, struct bitmap **b, run *r) {
+  uint32_t bit, last = bitmap_index(p, (uint32_t)(p->pages_total - 1), &bit);
+  for (uint32_t n = 0; n <= last && p->holes > 0; n++) {
+    struct group *g = atomic_load(&p->groups[n / p->g.bitmaps]);
+    *b = g ? g->bitmaps[n % p->g.bitmaps] : NULL;
+    if (!*b || (*b)->holes < least) continue;
+    uint64_t first, end;
+    bitmap_span(p, n, &first, &end);
+    for (uint32_t i = 0, count = (uint32_t)(end - first); i < count;) {
+      uint32_t start = bit_first((*b)->hole, i, count, true), stop = bit_first((*b)->hole, start, count, false);
+      if (stop - start >= least && stop > start) {
+        *r = (run){(uint32_t)first + start, stop - start};
+        return SDB_OK;
+      }
+      i = stop;
+    }
+  }
+  return SDB_NOT_FOUND;
+}
+
+/* Space for punched pages, low places first: as much at a time as the file would grow, and never so that a run of holes is left
+ * that the next open would not suspect. */
+static int hole_fill(pager *p, uint32_t need, uint32_t least) {
+  struct bitmap *b;
+  run r;
+  int rc = hole_find(p, least, &b, &r);
+  if (rc != SDB_OK) return rc;
+  uint32_t step = (uint32_t)(grow_step(p) >> p->g.page_bits), whole = r.count;
+  for (uint32_t want = need > step ? need : step;; want = need < punch_pages(p) ? punch_pages(p) : need) {
+    r.count = want < whole && whole - want >= punch_pages(p) ? want : whole;
+    rc = p->e->storage->fill(p->file, page_offset(&p->g, r.start), page_offset(&p->g, r.count));
+    if (rc != SDB_FULL || want <= need || want <= punch_pages(p)) break;
+  }
+  if (rc != SDB_OK) {
+    p->refused |= rc == SDB_FULL;
+    return env_fail(p->e, rc, "cannot get space for %u pages inside the data file", r.count);
+  }
+  uint32_t bit = 0;
+  (void)bitmap_index(p, r.start, &bit);
+  for (uint32_t i = 0; i < r.count; i++) hole_forget(p, b, bit + i, true);
+  if (r.start < p->single_hint) p->single_hint = r.start;
+  return SDB_OK;
+}
+
+/* More pages to allocate from: holes inside the file, else a longer one. */
+static int space_more(pager *p, uint32_t need, uint32_t least) {
+  int rc = hole_fill(p, need, least);
+  return rc == SDB_NOT_FOUND ? space_grow(p, need) : rc;
+}
+
+/* Loads one more bitmap that has free pages, so that they count. SDB_END: there is none. */
+static int space_load_more(pager *p) {
+  uint32_t bit, last = bitmap_index(p, (uint32_t)(p->pages_total - 1), &bit);
+  while (p->unloaded > 0 && p->load_next <= last) {
+    struct bitmap *b;
+    uint32_t n = p->load_next++;
+    struct group *g = atomic_load(&p->groups[n / p->g.bitmaps]);
+    if (g && (g->bitmaps[n % p->g.bitmaps] || chunk_hopeless(p, n, 1))) continue;
+    int rc = bitmap_at(p, n, &b);
+    if (rc != SDB_OK) p->load_next = n; /* again next time */
+    return rc;
+  }
+  return SDB_END;
+}
+
 int space_alloc(pager *p, uint32_t want, uint32_t least, run *r) {
   bool any = least == 1; /* single pages: the lowest place; runs: the longest */
   for (int attempt = 0; attempt < 3; attempt++) {
-    if (p->available >= least) {
+    if (p->available + p->unloaded >= least) {
       uint32_t from = any ? p->single_hint : 0;
       int rc = space_search(p, from, want, least, any, r);
       if (rc == SDB_FULL && from > 0) rc = space_search(p, 0, want, least, any, r);
@@ -350,7 +460,7 @@ int space_alloc(pager *p, uint32_t want, uint32_t least, run *r) {
     }
     if (attempt == 0) space_reclaim(p);
     else if (attempt == 1) {
-      int rc = space_grow(p, want);
+      int rc = space_more(p, want, least);
       if (rc != SDB_OK) return rc;
     }
   }
@@ -364,6 +474,65 @@ int space_ensure_group(pager *p, uint32_t group) {
     if (rc != SDB_OK) return rc;
   }
   return SDB_OK;
+}
+
+/* --- Punching ----------------------------------------------------------------------------------------------------------------- */
+
+/* The highest free run of at least 1 MB in a chunk. */
+static bool highest_run(const pager *p, const struct bitmap *b, uint32_t count, run *r) {
+  r->count = 0;
+  for (uint32_t i = 0; i < count;) {
+    uint32_t start = bit_first(b->busy, i, count, false), stop = bit_first(b->busy, start, count, true);
+    if (stop - start >= punch_pages(p)) *r = (run){start, stop - start};
+    i = stop;
+  }
+  return r->count > 0;
+}
+
+/* Takes the next run to punch out from what can be allocated. High places first, and never the reserve: it must be there when the
+ * device is full. */
+static bool punch_take(pager *p, run *r) {
+  uint64_t keep = space_reserve(p) + DELETE_RESERVE, first, end;
+  for (; p->punch_next > 0; p->punch_next--) {
+    uint32_t n = p->punch_next - 1;
+    struct group *g = atomic_load(&p->groups[n / p->g.bitmaps]);
+    struct bitmap *b = g ? g->bitmaps[n % p->g.bitmaps] : NULL;
+    bitmap_span(p, n, &first, &end);
+    if (!b || end <= first || !highest_run(p, b, (uint32_t)(end - first), r)) continue;
+    if (p->available < keep + punch_pages(p)) return false;
+    if (p->available - r->count < keep) {
+      uint32_t most = (uint32_t)(p->available - keep);
+      *r = (run){r->start + r->count - most, most};
+    }
+    for (uint32_t i = 0; i < r->count; i++) {
+      bit_set(b->busy, r->start + i);
+      bit_set(b->hole, r->start + i);
+    }
+    b->available -= r->count;
+    p->available -= r->count;
+    b->holes += r->count;
+    p->holes += r->count;
+    r->start += (uint32_t)first;
+    return true;
+  }
+  return false;
+}
+
+void pager_punch_begin(pager *p) {
+  uint32_t bit;
+  p->punch_next = p->e->storage->fill ? bitmap_index(p, (uint32_t)(p->pages_total - 1), &bit) + 1 : 0;
+}
+
+bool pager_punch(pager *p, unsigned budget) {
+  run r;
+  bool some = true;
+  while (some && budget-- > 0) {
+    pager_lock(p);
+    some = punch_take(p, &r);
+    pager_unlock(p);
+    if (some) (void)p->e->storage->punch(p->file, page_offset(&p->g, r.start), page_offset(&p->g, r.count)); /* only space */
+  }
+  return some;
 }
 
 /* --- From reserved to used and back ------------------------------------------------------------------------------------------- */
@@ -425,8 +594,10 @@ void space_release_page(pager *p, uint32_t place, uint64_t version) {
 
 bool pager_starved(const pager *p) {
   if (p->refused && (p->limbo.head < p->limbo.count || p->spent.head < p->spent.count)) return true;
-  return p->available < p->dirty_count + DELETE_RESERVE;
+  return p->available + p->unloaded < p->dirty_count + DELETE_RESERVE;
 }
+
+bool pager_spacious(const pager *p) { return p->available > p->pages_total / 4; }
 
 bool pager_refused(const pager *p) { return p->refused; }
 
@@ -490,8 +661,13 @@ int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
   uint64_t need = space_reserve(p) + pages;
   if (p->available >= need) return SDB_OK;
   space_reclaim(p);
-  if (p->available >= need) return SDB_OK;
-  int rc = space_grow(p, (uint32_t)(need - p->available));
+  int rc = SDB_OK;
+  while (rc == SDB_OK && p->available < need) rc = space_load_more(p);
+  if (rc == SDB_END) rc = SDB_OK;
+  for (uint64_t before = UINT64_MAX; rc == SDB_OK && p->available < need && p->available != before;) {
+    before = p->available;
+    rc = space_more(p, (uint32_t)(need - p->available), 1);
+  }
   if (rc == SDB_OK && p->available < need)
     rc = env_fail(p->e, SDB_FULL, "the data file has only %llu free pages left, kept for deletes and checkpoints",
                   (unsigned long long)p->available);
@@ -518,7 +694,7 @@ int pager_know_run(pager *p, run r) {
     uint32_t bit;
     int rc = bitmap_get(p, i, &b, &bit);
     if (rc != SDB_OK) return rc;
-    if (pager_page_fixed(p, i) || !bit_get(b->busy, bit)) return SDB_CORRUPT;
+    if (pager_page_fixed(p, i) || !bit_get(b->busy, bit) || bit_get(b->hole, bit)) return SDB_CORRUPT;
   }
   return SDB_OK;
 }
@@ -535,6 +711,10 @@ int pager_hold_run(pager *p, run r) {
     int rc = bitmap_get(p, r.start + i, &b, &bit);
     if (rc != SDB_OK) return rc;
     if (bit_get(b->used, bit)) return SDB_INVALID;
+    if (bit_get(b->hole, bit)) {
+      hole_forget(p, b, bit, false);
+      continue;
+    }
     if (bit_get(b->busy, bit)) continue; /* the same extent named again */
     bit_set(b->busy, bit);
     b->available--;

@@ -275,6 +275,21 @@ static int file_allocate(sdb_file *file, uint64_t size) {
   return code;
 }
 
+/* Where nothing can be punched out there is nothing to fill. */
+static int file_fill(sdb_file *file, uint64_t offset, uint64_t len) {
+  if (!offset_fits(offset, len)) return SDB_FULL;
+  int result;
+  do { result = fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len); } while (result != 0 && errno == EINTR);
+  return result == 0 || errno == EOPNOTSUPP || errno == ENOSYS ? SDB_OK : code_of_errno(errno);
+}
+
+static int file_get_allocated(sdb_file *file, uint64_t *bytes) {
+  struct stat st;
+  if (fstat(file->fd, &st) != 0) return SDB_IO;
+  *bytes = (uint64_t)st.st_blocks * 512;
+  return SDB_OK;
+}
+
 static int file_punch(sdb_file *file, uint64_t offset, uint64_t len) {
   if (len == 0 || !offset_fits(offset, len)) return SDB_OK;
   int result;
@@ -524,6 +539,8 @@ static const sdb_storage file_table = {
 #endif
     .inherited = file_inherited,
     .prefetch = file_prefetch,
+    .fill = file_fill,
+    .get_allocated = file_get_allocated,
     .guard = file_guard,
 };
 

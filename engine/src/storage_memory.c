@@ -288,6 +288,26 @@ static int memory_allocate(sdb_file *file, uint64_t size) {
   return code;
 }
 
+static int memory_fill(sdb_file *file, uint64_t offset, uint64_t len) {
+  memory_node *node = file->node;
+  if (!file->writable) return SDB_IO;
+  int code = SDB_OK;
+  shared_write(&node->lock);
+  for (uint64_t i = offset / BLOCK; len > 0 && i <= (offset + len - 1) / BLOCK && code == SDB_OK; i++)
+    if (!fill_block(node, (size_t)i)) code = SDB_FULL;
+  shared_unlock(&node->lock);
+  return code;
+}
+
+static int memory_get_allocated(sdb_file *file, uint64_t *bytes) {
+  memory_node *node = file->node;
+  *bytes = 0;
+  shared_read(&node->lock);
+  for (size_t i = 0; i < node->block_count; i++) *bytes += node->blocks[i] ? BLOCK : 0;
+  shared_unlock(&node->lock);
+  return SDB_OK;
+}
+
 static int memory_punch(sdb_file *file, uint64_t offset, uint64_t len) {
   memory_node *node = file->node;
   if (!file->writable) return SDB_IO;
@@ -358,7 +378,9 @@ sdb_storage *sdb_storage_memory_new(void) {
                              .random = system->random,
                              .realloc = system->realloc,
                              .thread_start = system->thread_start,
-                             .thread_join = system->thread_join};
+                             .thread_join = system->thread_join,
+                             .fill = memory_fill,
+                             .get_allocated = memory_get_allocated};
   return &set->table;
 }
 

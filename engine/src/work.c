@@ -12,7 +12,8 @@ enum {
   EXPIRY_AFTER_US = 1000000,
   RETRY_US = 1000000,
   SPARE_SEGMENTS = 1,
-  SUFFIX_PAUSE_US = 1000
+  SUFFIX_PAUSE_US = 1000,
+  PUNCH_RUNS = 8
 };
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
@@ -89,6 +90,10 @@ static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
   if (ok && usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && !db->cleaning) {
     db->cleaning = true;
     db->clean_cursor = 1;
+  }
+  if (ok && (spare <= SPARE_SEGMENTS || pager_spacious(db->pager))) { /* asked for, or worth while */
+    db->punching = true;
+    pager_punch_begin(db->pager);
   }
   pager_unlock(db->pager);
   db->checkpointing = false;
@@ -288,11 +293,12 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, spare_segments(db));
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
+  else if (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
   if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
   if (rc == SDB_OK && suffix) rc = suffix_step(db, budget);
   /* The engine's thread pauses between such steps: nobody waits for them, and commits shall hardly notice. */
-  *more |= spilling || db->checkpointing || db->cleaning || (suffix && !db->worker);
+  *more |= spilling || db->checkpointing || db->punching || db->cleaning || (suffix && !db->worker);
   return rc;
 }
 
@@ -324,6 +330,7 @@ int work_checkpoint(sdb *db, bool clean) {
   }
   if (rc == SDB_OK) rc = checkpoint_begin(db, true);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, SPARE_SEGMENTS);
+  while (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   mutex_unlock(&db->work);
   return rc;
 }

@@ -403,7 +403,8 @@ static node *new_node(sim *s) {
 enum verdict { GO, FAIL, DIE, DEAD };
 
 static bool is_change(const char *call) {
-  static const char *const changes[] = {"write", "sync", "set_size", "allocate", "punch", "rename", "remove", "sync_dir", "create"};
+  static const char *const changes[] = {"write", "sync",   "set_size", "allocate", "fill",
+                                        "punch", "rename", "remove",   "sync_dir", "create"};
   for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
     if (strcmp(call, changes[i]) == 0) return true;
   }
@@ -630,6 +631,27 @@ static int sim_allocate(sdb_file *file, uint64_t size) {
   return verdict == GO ? SDB_OK : code_of(s, verdict);
 }
 
+static int sim_fill(sdb_file *file, uint64_t offset, uint64_t len) {
+  sim *s = file->device;
+  node *n = file->node;
+  enum verdict verdict = enter(s, SIM_SIZE, &(sim_event){.call = "fill", .name = file->name, .offset = offset, .len = len});
+  if (!file->writable) return SDB_IO;
+  if (verdict == FAIL || verdict == DEAD) return code_of(s, verdict);
+  uint64_t first = offset / BLOCK, last = (offset + len - 1) / BLOCK, need = 0;
+  reserve_blocks(n, last + 1);
+  for (uint64_t i = first; i <= last; i++) need += n->used[i] ? 0 : 1;
+  if (s->limit != UINT64_MAX && (units_used(s) + need) * BLOCK > s->limit) return SDB_FULL;
+  for (uint64_t i = first; i <= last; i++) n->used[i] = true;
+  n->used_count += need;
+  return verdict == GO ? SDB_OK : code_of(s, verdict);
+}
+
+static int sim_get_allocated(sdb_file *file, uint64_t *bytes) {
+  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_allocated", .name = file->name});
+  *bytes = file->node->used_count * BLOCK;
+  return verdict == GO ? SDB_OK : code_of(file->device, verdict);
+}
+
 static int sim_punch(sdb_file *file, uint64_t offset, uint64_t len) {
   sim_event event = {.call = "punch", .name = file->name, .offset = offset, .len = len};
   enum verdict verdict = enter(file->device, SIM_SIZE, &event);
@@ -746,6 +768,8 @@ sim *sim_new(uint64_t seed) {
       .set_size = sim_set_size,
       .allocate = sim_allocate,
       .punch = sim_punch,
+      .fill = sim_fill,
+      .get_allocated = sim_get_allocated,
       .map = sim_map,
       .unmap = sim_unmap,
       .rename = sim_rename,

@@ -38,11 +38,11 @@ enum sim_kind {
   SIM_READ,   /* read, get_size */
   SIM_WRITE,  /* write */
   SIM_SYNC,   /* sync, sync_dir */
-  SIM_SIZE,   /* set_size, allocate, punch */
+  SIM_SIZE,   /* set_size, allocate, fill, punch */
   SIM_NAME,   /* open, lock, rename, remove */
   SIM_RANDOM, /* random */
   SIM_KINDS,
-  SIM_CHANGE = SIM_KINDS, /* every call that can change the device: write, sync, set_size, allocate, punch, rename, remove,
+  SIM_CHANGE = SIM_KINDS, /* every call that can change the device: write, sync, set_size, allocate, fill, punch, rename, remove,
                              sync_dir, and an open that creates */
   SIM_ANY,                /* every call but realloc */
   SIM_COUNTERS

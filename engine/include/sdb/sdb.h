@@ -529,6 +529,7 @@ typedef struct sdb_stats {
   uint64_t documents, names;
   uint64_t content_bytes; /* current versions */
   uint64_t page_size, file_bytes, free_bytes, log_bytes;
+  uint64_t allocated_bytes; /* of the data file on the device: less than file_bytes where free space was given back */
   uint64_t heap_pages, heap_live_bytes;
   uint64_t dirty_pages, cached_pages;
   uint64_t checkpoints, checkpoint_ms; /* how many since open; time of the last one */

@@ -117,6 +117,11 @@ typedef struct sdb_storage {
    * ending the process, and before anybody sees them `fault(user)` is called, in the thread that touched the page and possibly
    * inside a signal handler: it only changes atomic variables. SDB_IO, SDB_NO_MEMORY. */
   int (*guard)(sdb_file *file, void (*fault)(void *user), void *user);
+  /* Gives a range inside the file, which may have been punched, space that later writes will not run out of; what it reads as does
+   * not matter. NULL: the engine punches nothing out of the data file. SDB_FULL, SDB_IO. */
+  int (*fill)(sdb_file *file, uint64_t offset, uint64_t len);
+  /* The space that the file takes on the device, in bytes: less than its size where ranges were punched out. */
+  int (*get_allocated)(sdb_file *file, uint64_t *bytes);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* test_space.c - what the data file takes on the device: free space is given back, taken again, and never needed in vain. */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdb/sdb.h"
+#include "sdb/storage.h"
+#include "seed.h"
+#include "simulated.h"
+
+enum { DOCUMENTS = 6000, LEN = 1500, PAGE = 8192, SEEDS = 4 };
+
+static uint8_t bytes[LEN];
+static uint32_t version[DOCUMENTS]; /* what was put last; 0: deleted */
+
+static size_t path_of(unsigned i, char path[32]) { return (size_t)snprintf(path, 32, "/space/%06u", i * 7919 % 1000000); }
+
+static sdb *open_on(const sim *device) {
+  char message[256] = "";
+  sdb_options o;
+  sdb *db = NULL;
+  sdb_options_init(&o);
+  o.storage = sim_storage(device);
+  o.threads = false;
+  o.page_size = PAGE;
+  o.page_cache_size = 256;
+  o.use_compression = false;
+  o.durability = SDB_BUFFERED;
+  o.wal_segment_size = 1 << 20;
+  o.checkpoint_wal_bytes = 2 << 20;
+  o.change_log_bytes = 0;
+  o.message = message;
+  o.message_size = sizeof message;
+  int rc = sdb_open("space.sdb", &o, &db);
+  ck_assert_msg(rc == SDB_OK, "%s", message);
+  return db;
+}
+
+static int put(sdb *db, unsigned i, uint32_t n) {
+  char path[32];
+  size_t len = path_of(i, path);
+  memset(bytes, (int)(i * 31 + n * 7 + 1), LEN);
+  int rc = sdb_put(db, path, len, bytes, LEN, NULL, NULL);
+  if (rc == SDB_OK) version[i] = n;
+  return rc;
+}
+
+static int drop(sdb *db, unsigned i) {
+  char path[32];
+  int rc = sdb_delete(db, path, path_of(i, path), NULL, NULL);
+  if (rc == SDB_OK) version[i] = 0;
+  return rc;
+}
+
+static void tell(void *user, const char *sentence) {
+  (void)user;
+  printf("%s\n", sentence);
+}
+
+static void verify(sdb *db, uint64_t seed) {
+  uint8_t found[LEN];
+  char path[32];
+  for (unsigned i = 0; i < DOCUMENTS; i++) {
+    size_t size = 0;
+    int rc = sdb_get(db, path, path_of(i, path), SDB_CURRENT, found, LEN, &size, NULL);
+    ck_assert_msg(rc == (version[i] ? SDB_OK : SDB_NOT_FOUND), "seed %" PRIu64 ": document %u: %s", seed, i, sdb_strerror(rc));
+    if (rc == SDB_OK) ck_assert_uint_eq(found[LEN - 1], (uint8_t)(i * 31 + version[i] * 7 + 1));
+  }
+  sdb_check_report report = {.size = sizeof report};
+  ck_assert_int_eq(sdb_check(db, tell, NULL, &report), SDB_OK);
+  ck_assert_uint_eq(report.problems, 0);
+}
+
+static sdb_stats stats_of(sdb *db) {
+  sdb_stats s = {.size = sizeof s};
+  ck_assert_int_eq(sdb_get_stats(db, &s), SDB_OK);
+  return s;
+}
+
+static sdb *filled(const sim *device) {
+  sdb *db = open_on(device);
+  for (unsigned i = 0; i < DOCUMENTS; i++) ck_assert_int_eq(put(db, i, 1), SDB_OK);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  return db;
+}
+
+static void drop_nine_of_ten(sdb *db, uint64_t *random) {
+  uint64_t left = sim_random(random) % 10;
+  for (unsigned i = 0; i < DOCUMENTS; i++)
+    if (i % 10 != left) ck_assert_int_eq(drop(db, i), SDB_OK);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+}
+
+/* --- Given back --------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_deleted_space_is_given_back) {
+  uint64_t first, count = seed_range("space", SEEDS, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    uint64_t random = seed;
+    sim *device = sim_new(seed);
+    sdb *db = filled(device);
+    uint64_t before = stats_of(db).allocated_bytes;
+    drop_nine_of_ten(db, &random);
+    sdb_stats s = stats_of(db);
+    uint64_t left = s.content_bytes + s.documents * 50, log = s.log_bytes, held = sim_bytes_used(device);
+    printf("seed %" PRIu64 ": %" PRIu64 " bytes on the device before, %" PRIu64 " of %" PRIu64 " after; %" PRIu64 " are left\n",
+           seed, before, s.allocated_bytes, s.file_bytes, left);
+    ck_assert_uint_lt(s.allocated_bytes, before / 3);
+    /* The head of the group and the reserve of a checkpoint are there in the smallest database too. */
+    ck_assert_uint_le(s.allocated_bytes, 2 * left + (132 + 128 + 48 + 256 / 4) * PAGE);
+    ck_assert_uint_le(held, s.allocated_bytes + log + (1 << 20) + 65536); /* a segment's removal may not be durable yet */
+    verify(db, seed);
+    for (unsigned i = 0; i < DOCUMENTS; i += 2) ck_assert_int_eq(put(db, i, 2), SDB_OK); /* and taken again */
+    verify(db, seed);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    db = open_on(device); /* which pages were punched out is not known any more */
+    for (unsigned i = 1; i < DOCUMENTS; i += 2) ck_assert_int_eq(put(db, i, 3), SDB_OK);
+    verify(db, seed);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sim_free(device);
+  }
+}
+END_TEST
+
+/* --- The power fails while space is given back -------------------------------------------------------------------------------- */
+
+static uint64_t punched;
+
+static void count_punches(void *user, const sim_event *event) {
+  sim *device = user;
+  if (strcmp(event->call, "punch") == 0 && --punched == 0) sim_die_now(device);
+}
+
+START_TEST(test_crash_while_punching) {
+  uint64_t first, count = seed_range("space crash", 2 * SEEDS, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    uint64_t random = seed, left;
+    sim *device = sim_new(seed);
+    sdb *db = filled(device);
+    left = sim_random(&random) % 10;
+    for (unsigned i = 0; i < DOCUMENTS; i++)
+      if (i % 10 != left) ck_assert_int_eq(drop(db, i), SDB_OK);
+    ck_assert_int_eq(sdb_flush(db), SDB_OK);
+    punched = 1 + seed % 3;
+    sim_watch(device, count_punches, device);
+    for (unsigned round = 0; round < 3 && !sim_dead(device); round++) {
+      int rc = sdb_checkpoint(db);
+      ck_assert(rc == SDB_OK || sim_dead(device));
+    }
+    ck_assert_msg(sim_dead(device), "seed %" PRIu64 ": nothing was punched out", seed);
+    sim_watch(device, NULL, NULL);
+    sdb_close(db);
+    sim_crash(device, SIM_RANDOM_SUBSET, seed);
+    db = open_on(device);
+    verify(db, seed);
+    for (unsigned i = 0; i < DOCUMENTS; i += 3) ck_assert_int_eq(put(db, i, 2), SDB_OK);
+    verify(db, seed);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sim_free(device);
+  }
+}
+END_TEST
+
+/* --- The device is full when space is needed again ---------------------------------------------------------------------------- */
+
+/* Somebody else took what was given back. Deletes and checkpoints work from the reserve; writing resumes by itself. */
+START_TEST(test_given_back_and_gone) {
+  uint64_t first, count = seed_range("space full", SEEDS, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    uint64_t random = seed;
+    unsigned refused = 0;
+    sim *device = sim_new(seed);
+    sdb *db = filled(device);
+    drop_nine_of_ten(db, &random);
+    bool reopen = seed % 2;
+    if (reopen) {
+      ck_assert_int_eq(sdb_close(db), SDB_OK);
+      db = open_on(device);
+      ck_assert_int_eq(put(db, 0, 2), SDB_OK); /* the log takes its space */
+      ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    }
+    sim_limit(device, sim_bytes_used(device));
+    for (unsigned i = 0; i < DOCUMENTS; i++) {
+      int rc = put(db, i, 4);
+      ck_assert_msg(rc == SDB_OK || rc == SDB_FULL, "seed %" PRIu64 ": put %u: %s", seed, i, sdb_strerror(rc));
+      refused += rc == SDB_FULL;
+    }
+    ck_assert_uint_gt(refused, 0);
+    verify(db, seed);
+    for (unsigned i = 0; i < DOCUMENTS; i++) {
+      int rc = version[i] && i % 2 ? drop(db, i) : SDB_OK;
+      ck_assert_msg(rc == SDB_OK, "seed %" PRIu64 ": delete %u: %s", seed, i, sdb_strerror(rc));
+    }
+    ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    verify(db, seed);
+    sim_limit(device, UINT64_MAX);
+    for (unsigned i = 0; i < DOCUMENTS; i++) ck_assert_int_eq(put(db, i, 5), SDB_OK);
+    verify(db, seed);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sim_free(device);
+  }
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("space");
+  TCase *tc = tcase_create("space");
+  tcase_set_timeout(tc, 300);
+  tcase_add_test(tc, test_deleted_space_is_given_back);
+  tcase_add_test(tc, test_crash_while_punching);
+  tcase_add_test(tc, test_given_back_and_gone);
+  suite_add_tcase(suite, tc);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_ENV);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -127,10 +127,10 @@ static int put_once(sdb *db, const struct change *asked, const void *data, size_
   return rc == SDB_TOO_LARGE ? put_large(db, asked, data, len, o, out) : rc;
 }
 
-/* The file is full: what was deleted before may be waiting for a checkpoint. */
+/* The file is full: what was deleted before may be waiting for a checkpoint, or stand beside what was not in the same pages. */
 bool room_made(sdb *db) {
   pager_lock(db->pager);
-  bool waiting = pager_starved(db->pager) || db->dropped_count > 0;
+  bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || work_sparse(db);
   pager_unlock(db->pager);
   return waiting && work_checkpoint(db, false) == SDB_OK;
 }

@@ -113,7 +113,9 @@ struct sdb {
   uint64_t retry_us; /* after a checkpoint that failed: not before */
   uint32_t clean_cursor;
   bool cleaning;
-  bool punching; /* free runs are being given back to the device */
+  uint32_t clean_moved;  /* pages emptied since the cleaner began at the first one */
+  uint64_t clean_futile; /* last commit when it went through all pages and found none to empty */
+  bool punching;         /* free runs are being given back to the device */
   struct mutex bell_lock;
   struct cond bell;
   bool rung, stopping;
@@ -358,6 +360,8 @@ void lead_end(sdb *db);
 int work_step(sdb *db, unsigned budget, bool *more);
 /* A whole checkpoint now. `clean`: the database is being closed. */
 int work_checkpoint(sdb *db, bool clean);
+/* There are heap pages worth emptying. Writer's lock held. */
+bool work_sparse(const sdb *db);
 /* Wraps the data key anew; the state stays what it is. */
 int work_change_key(sdb *db, const uint8_t *key);
 /* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */

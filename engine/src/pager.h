@@ -121,6 +121,9 @@ bool pager_open_version_used(const pager *p);
  * nothing below can fail; and refuses (SDB_FULL) when, `pages` more being taken, a checkpoint might not find space. `freeing`
  * operations may use the reserve. */
 int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing);
+/* For the cleaner, which takes pages to free more of them: as above, but out of the reserve, as long as the next checkpoint finds
+ * places and deletes find half of theirs. */
+int pager_admit_moving(pager *p, size_t runs, uint32_t pages);
 
 /* A heap page to append to in place: bytes beyond its fill are invisible to all views, so no copy is needed unless a checkpoint has
  * taken the page as it stands. */

@@ -652,13 +652,16 @@ static void delta_add(pager *p, struct delta d) {
   space_fold(p);
 }
 
-int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
+static int deltas_reserve(pager *p, size_t runs) {
   void *deltas = p->deltas;
   if (!mem_reserve(p->e, &deltas, &p->delta_cap, p->delta_count + 2 * runs, sizeof *p->deltas))
     return env_fail(p->e, SDB_NO_MEMORY, "out of memory for the list of changes");
   p->deltas = deltas;
-  if (freeing) return SDB_OK;
-  uint64_t need = space_reserve(p) + pages;
+  return SDB_OK;
+}
+
+/* Makes sure of so many pages to allocate from. */
+static int space_have(pager *p, uint64_t need) {
   if (p->available >= need) return SDB_OK;
   space_reclaim(p);
   int rc = SDB_OK;
@@ -672,6 +675,16 @@ int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
     rc = env_fail(p->e, SDB_FULL, "the data file has only %llu free pages left, kept for deletes and checkpoints",
                   (unsigned long long)p->available);
   return rc;
+}
+
+int pager_admit(pager *p, size_t runs, uint32_t pages, bool freeing) {
+  int rc = deltas_reserve(p, runs);
+  return rc != SDB_OK || freeing ? rc : space_have(p, space_reserve(p) + pages);
+}
+
+int pager_admit_moving(pager *p, size_t runs, uint32_t pages) {
+  int rc = deltas_reserve(p, runs);
+  return rc == SDB_OK ? space_have(p, p->dirty_count + DELETE_RESERVE / 2 + pages) : rc;
 }
 
 int pager_reserve_run(pager *p, uint32_t want, uint32_t least, run *r) {

@@ -82,15 +82,23 @@ static int checkpoint_begin(sdb *db, bool trim) {
   return rc;
 }
 
+bool work_sparse(const sdb *db) {
+  uint64_t usable = db->roots.heap_pages * (page_size(db->pager) - PAGE_HEADER);
+  return usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && db->clean_futile != db->last_sequence;
+}
+
+static void clean_begin(sdb *db) { /* under the writer's lock */
+  if (db->cleaning || !work_sparse(db)) return;
+  db->cleaning = true;
+  db->clean_cursor = 1;
+  db->clean_moved = 0;
+}
+
 static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
   pager_lock(db->pager);
   pager_checkpoint_end(db->pager, ok);
   if (ok) db->checkpoint_tail = db->checkpoint_place.position;
-  uint64_t usable = db->roots.heap_pages * (page_size(db->pager) - PAGE_HEADER);
-  if (ok && usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && !db->cleaning) {
-    db->cleaning = true;
-    db->clean_cursor = 1;
-  }
+  if (ok) clean_begin(db);
   if (ok && (spare <= SPARE_SEGMENTS || pager_spacious(db->pager))) { /* asked for, or worth while */
     db->punching = true;
     pager_punch_begin(db->pager);
@@ -191,7 +199,7 @@ static int clean_page(sdb *db, unsigned slot, uint32_t number) {
   bool damaged = false;
   if (number == db->roots.heap_page) return SDB_OK;
   int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
-  if (rc == SDB_OK) rc = pager_admit(db->pager, page_size(db->pager) / 16, 8, false); /* moving needs space before it frees some */
+  if (rc == SDB_OK) rc = pager_admit_moving(db->pager, page_size(db->pager) / 16, 8);
   if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, number, &m.page);
   if (rc == SDB_OK) rc = heap_walk(m.page, page_size(db->pager), move_record, &m, &damaged);
   note_unlogged(db);
@@ -211,6 +219,8 @@ static int clean_step(sdb *db, unsigned budget) {
     writer_enter(db, &slot);
     int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, (page_size(db->pager) - PAGE_HEADER) / 2, &number);
     if (rc == SDB_OK) rc = clean_page(db, slot, number);
+    if (rc == SDB_OK) db->clean_moved++;
+    if (rc == SDB_END && db->clean_moved == 0) db->clean_futile = db->last_sequence;
     writer_leave(db, slot);
     if (rc == SDB_END || rc == SDB_FULL) db->cleaning = false;
     else if (rc != SDB_OK && rc != SDB_NOT_FOUND) {
@@ -323,6 +333,9 @@ int work_checkpoint(sdb *db, bool clean) {
   int rc = SDB_OK;
   mutex_lock(&db->work);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, spare_segments(db));
+  pager_lock(db->pager);
+  if (!clean) clean_begin(db);
+  pager_unlock(db->pager);
   while (rc == SDB_OK && db->cleaning && !clean) {
     bool spilling;
     rc = clean_step(db, 64);

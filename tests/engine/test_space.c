@@ -206,6 +206,46 @@ START_TEST(test_given_back_and_gone) {
 }
 END_TEST
 
+/* --- max_db_size -------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_fill_delete_a_tenth_write_again) {
+  enum { ROUNDS = 50, MOST = 12 << 20 };
+  sim *device = sim_new(1);
+  sdb_options o;
+  sdb *db = NULL;
+  sdb_options_init(&o);
+  o.storage = sim_storage(device);
+  o.threads = false;
+  o.page_cache_size = 256;
+  o.use_compression = false;
+  o.durability = SDB_BUFFERED;
+  o.wal_segment_size = 1 << 20;
+  o.checkpoint_wal_bytes = 2 << 20;
+  o.max_db_size = MOST;
+  ck_assert_int_eq(sdb_open("space.sdb", &o, &db), SDB_OK);
+  memset(version, 0, sizeof version);
+  for (uint32_t round = 1; round <= ROUNDS; round++) {
+    unsigned kept = 0, written = 0;
+    for (unsigned i = 0; i < DOCUMENTS; i++) {
+      int rc = version[i] ? SDB_OK : put(db, i, round);
+      ck_assert_msg(rc == SDB_OK || rc == SDB_FULL, "round %u: %s", round, sdb_strerror(rc));
+      if (rc == SDB_FULL) break;
+      written += version[i] == round;
+    }
+    ck_assert_msg(written > 0, "round %u: writing did not resume", round);
+    ck_assert_uint_le(stats_of(db).file_bytes, MOST);
+    for (unsigned i = 0; i < DOCUMENTS; i++) {
+      kept += version[i] != 0;
+      if (version[i] && (i + round) % 10 == 0) ck_assert_int_eq(drop(db, i), SDB_OK);
+    }
+    ck_assert_uint_gt(kept, 4000); /* the cleaner keeps up, out of the reserve */
+  }
+  verify(db, 1);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sim_free(device);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("space");
   TCase *tc = tcase_create("space");
@@ -213,6 +253,7 @@ int main(void) {
   tcase_add_test(tc, test_deleted_space_is_given_back);
   tcase_add_test(tc, test_crash_while_punching);
   tcase_add_test(tc, test_given_back_and_gone);
+  tcase_add_test(tc, test_fill_delete_a_tenth_write_again);
   suite_add_tcase(suite, tc);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);

@@ -15,15 +15,16 @@ const char *sdb_strerror(int code) {
   }
 }
 
-void sdb_message(sdb *db, char *buf, size_t len) {
-  if (!len) return;
-  if (handle_check(db) != SDB_OK) {
-    snprintf(buf, len, "%s", sdb_strerror(SDB_FORKED));
-    return;
-  }
+static void message_copy(sdb *db, char *buf, size_t len) {
   mutex_lock(&db->e.message_lock);
   snprintf(buf, len, "%s", db->e.message);
   mutex_unlock(&db->e.message_lock);
+}
+
+void sdb_message(sdb *db, char *buf, size_t len) {
+  if (!len) return;
+  if (handle_check(db) == SDB_OK) message_copy(db, buf, len);
+  else snprintf(buf, len, "%s", sdb_strerror(SDB_FORKED));
 }
 
 void sdb_options_init(sdb_options *o) {
@@ -253,10 +254,10 @@ static void release(sdb *db) {
   mem_free(&e, db);
 }
 
-/* Which file, unless the sentence says so itself. */
+/* Which file, unless the sentence says so itself. There may be no open file to ask whose it is: hence not sdb_message(). */
 static void open_message(sdb *db, char *buf, size_t len) {
   char text[256];
-  sdb_message(db, text, sizeof text);
+  message_copy(db, text, sizeof text);
   snprintf(buf, len, "%s%s%s", strstr(text, db->name) ? "" : db->name, strstr(text, db->name) ? "" : ": ", text);
 }
 

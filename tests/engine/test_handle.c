@@ -214,6 +214,30 @@ START_TEST(test_child_opens_anew) {
 }
 END_TEST
 
+/* --- An open that fails ------------------------------------------------------------------------------------------------------- */
+
+/* Whatever stage it fails in, there is a code, a sentence that names the file, and nothing that is held. */
+START_TEST(test_failed_open) {
+  static const struct {
+    const char *name;
+    bool create;
+    int code;
+  } cases[] = {{"missing.sdb", false, SDB_NOT_FOUND}, {"no/folder/x.sdb", true, SDB_NOT_FOUND}, {".", true, SDB_NOT_A_DATABASE}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char message[256] = "";
+    sdb *db = NULL;
+    sdb_options o;
+    sdb_options_init(&o);
+    o.create = cases[i].create;
+    o.message = message;
+    o.message_size = sizeof message;
+    ck_assert_int_eq(sdb_open(cases[i].name, &o, &db), cases[i].code);
+    ck_assert_ptr_null(db);
+    ck_assert_msg(strlen(message) > 20, "%s: '%s'", cases[i].name, message);
+  }
+}
+END_TEST
+
 /* --- One handle a file -------------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_second_handle) {
@@ -311,6 +335,7 @@ int main(void) {
   tcase_set_timeout(t, 60);
   tcase_add_test(t, test_child);
   tcase_add_test(t, test_child_opens_anew);
+  tcase_add_test(t, test_failed_open);
   tcase_add_test(t, test_second_handle);
   tcase_add_test(t, test_shorter_and_longer_tables);
   tcase_add_test(t, test_wrong_tables);

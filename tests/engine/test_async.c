@@ -291,6 +291,7 @@ END_TEST
 int main(void) {
   TCase *t = tcase_create("async");
   tcase_add_checked_fixture(t, setup, teardown);
+  tcase_set_timeout(t, 60);
   tcase_add_test(t, test_served_in_order_by_steps);
   tcase_add_test(t, test_large_content_costs_more_of_the_budget);
   tcase_add_test(t, test_cancel);

@@ -270,6 +270,7 @@ END_TEST
 
 int main(void) {
   TCase *t = tcase_create("quick");
+  tcase_set_timeout(t, 60);
   tcase_add_loop_test(t, test_content, 0, 3);
   tcase_add_test(t, test_small_content);
   tcase_add_loop_test(t, test_heads, 0, 3);

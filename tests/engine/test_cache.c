@@ -135,8 +135,8 @@ static unsigned zipf_draw(const double *sum, unsigned count, uint64_t *random) {
 }
 
 /* With small documents scattered over pages that hold fifty each, pages are far less unlike than documents: where 1,000 bytes could
- * reach 92 % with the best choice of pages and true LRU has 90, 100 bytes could reach 80 and LRU has 71. Hints then take the inner pages
- * of the tree, which always hit, out of the count. */
+ * reach 92 % with the best choice of pages and true LRU has 90, 100 bytes could reach 80 and LRU has 71. Hints then take the inner
+ * pages of the tree, which always hit, out of the count. */
 struct work {
   uint32_t len;
   unsigned documents;

@@ -9,7 +9,6 @@
 #include "storage_guard.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -17,6 +16,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "sync.h"
 
 struct window {
   struct window *next;     /* never changes once the window is on the list */
@@ -26,7 +27,7 @@ struct window {
   void (*_Atomic fault)(void *user);
 };
 
-static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER; /* of all changes */
+static struct mutex list_lock = MUTEX_INITIALIZER; /* of all changes */
 static _Atomic(struct window *) windows;
 static bool installed;
 static struct sigaction before;
@@ -72,7 +73,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
 /* --- The list ----------------------------------------------------------------------------------------------------------------- */
 
 bool guard_install(void) {
-  pthread_mutex_lock(&list_lock);
+  mutex_lock(&list_lock);
   if (!installed) {
     struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
     sigemptyset(&action.sa_mask);
@@ -80,12 +81,12 @@ bool guard_install(void) {
     installed = sigaction(SIGBUS, NULL, &before) == 0 && sigaction(SIGBUS, &action, NULL) == 0;
   }
   bool good = installed;
-  pthread_mutex_unlock(&list_lock);
+  mutex_unlock(&list_lock);
   return good;
 }
 
 bool guard_add(const void *address, size_t len, void (*fault)(void *user), void *user) {
-  pthread_mutex_lock(&list_lock);
+  mutex_lock(&list_lock);
   struct window *w = atomic_load(&windows);
   while (w && atomic_load(&w->start)) w = w->next;
   bool fresh = !w;
@@ -100,13 +101,13 @@ bool guard_add(const void *address, size_t len, void (*fault)(void *user), void 
       atomic_store(&windows, w);
     }
   }
-  pthread_mutex_unlock(&list_lock);
+  mutex_unlock(&list_lock);
   return w != NULL;
 }
 
 void guard_remove(const void *address) {
-  pthread_mutex_lock(&list_lock);
+  mutex_lock(&list_lock);
   for (struct window *w = atomic_load(&windows); w; w = w->next)
     if (atomic_load(&w->start) == (uintptr_t)address) atomic_store(&w->start, 0);
-  pthread_mutex_unlock(&list_lock);
+  mutex_unlock(&list_lock);
 }

@@ -25,6 +25,8 @@
 struct mutex {
   pthread_mutex_t m;
 };
+#define MUTEX_INITIALIZER                                                                                                          \
+  { PTHREAD_MUTEX_INITIALIZER }
 struct cond {
   pthread_cond_t c;
 };
@@ -109,6 +111,8 @@ static inline uintptr_t thread_hint(void) { return (uintptr_t)pthread_self(); }
 struct mutex {
   char none;
 };
+#define MUTEX_INITIALIZER                                                                                                          \
+  { 0 }
 struct cond {
   char none;
 };

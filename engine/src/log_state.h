@@ -9,6 +9,8 @@
 
 enum { MAX_SEGMENTS = 10000, SEGMENT_FORMAT = 1, SEGMENT_WRAPPED = 256 };
 
+enum segment_state { SEGMENT_SPARE, SEGMENT_LIVE };
+
 struct segment {
   sdb_file *file;
   uint32_t index; /* of the file's name */
@@ -17,7 +19,7 @@ struct segment {
   uint64_t first;    /* sequence of the first commit in it, as far as known: else 0. Under `queue` */
   unsigned readers;  /* reading it just now: the file stays open. Under `queue` */
   uint32_t readable; /* bytes the file has, less than its size when it was cut */
-  enum { SEGMENT_SPARE, SEGMENT_LIVE } state;
+  enum segment_state state;
   bool unsynced;
   bool name_synced; /* by this process; a name found at a start may be one whose sync failed */
 };

@@ -185,7 +185,7 @@ static int header_write(log *l, struct segment *s) {
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
 }
 
-static void set_state(log *l, struct segment *s, int state) {
+static void set_state(log *l, struct segment *s, enum segment_state state) {
   mutex_lock(&l->queue);
   s->state = state;
   mutex_unlock(&l->queue);

@@ -164,8 +164,10 @@ int copy_publish(copy *c) {
 
 void copy_end(copy *c, bool published) {
   const sdb_storage *st = c->e->storage;
-  if (c->file) st->close(c->file);
-  if (c->fresh && !published) st->remove(st->ctx, c->fresh);
+  if (c->file) { /* else the name is not there, or somebody else's */
+    st->close(c->file);
+    if (!published) st->remove(st->ctx, c->fresh);
+  }
   mem_free(c->e, c->fresh);
   mem_free(c->e, c->buffer);
   mem_free(c->e, c->used);

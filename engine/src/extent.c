@@ -354,7 +354,7 @@ int extent_seal(extent_writer *w, const record *r) {
     put32(at, w->list.runs[i].start);
     put32(at + 4, w->list.runs[i].count);
   }
-  memcpy(at, w->table, 8 * (size_t)w->chunks);
+  if (w->chunks) memcpy(at, w->table, 8 * (size_t)w->chunks);
   uint8_t nonce[CIPHER_NONCE];
   int rc = w->e->cipher ? cipher_nonces(w->e, nonce, 1) : SDB_OK;
   if (rc == SDB_OK) {

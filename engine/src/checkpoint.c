@@ -16,6 +16,7 @@
 #include "pager_state.h"
 
 enum { PHASE_PAGES, PHASE_MAP, PHASE_BITMAPS, PHASE_DIRECTORIES, PHASE_DONE };
+enum { GRAVES = 4096 }; /* freed pages to look at in a step */
 #define ENTRY_GROUP_DIR UINT32_MAX
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
@@ -87,7 +88,7 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
 /* --- Ahead of the checkpoint -------------------------------------------------------------------------------------------------- */
 
 static bool spillable(pager *p, const struct frame *f, uint64_t published) {
-  return f->version <= published && !f->newer && f->kind != PAGE_FREE && f->number != p->append_page;
+  return f->version <= published && !f->newer && f->number != p->append_page;
 }
 
 int pager_spill(pager *p, unsigned budget, bool *more) {
@@ -130,6 +131,8 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
   cp->pending_count = cp->mark_count = 0;
   cp->to_write = p->dirty;
   p->dirty = (struct frame_list){0};
+  cp->graves = p->graves;
+  p->graves = (struct frame_list){0};
   p->floor = cp->version;
   p->refused = false;
   cp->head = p->head;
@@ -151,16 +154,21 @@ static int step_pages(pager *p, unsigned budget) {
     struct frame *f = cp->to_write.first;
     list_remove(&cp->to_write, f);
     bool superseded = f->newer && f->superseded <= cp->version;
-    if (!superseded && f->kind != PAGE_FREE) {
+    if (!superseded) {
       chosen[count++] = f;
       continue;
     }
     f->dirty = false;
     p->dirty_count--;
-    if (!f->newer) frame_settle(p, f, 0); /* a freed page: when the checkpoint is complete */
+  }
+  for (unsigned i = 0; i < GRAVES && cp->graves.first; i++) { /* their words become empty when the checkpoint is complete */
+    struct frame *f = cp->graves.first;
+    list_remove(&cp->graves, f);
+    f->dirty = false;
+    frame_settle(p, f, 0);
   }
   int rc = count ? place_and_write(p, chosen, count, &cp->to_write) : SDB_OK;
-  if (rc == SDB_OK && !cp->to_write.first) cp->phase = PHASE_MAP;
+  if (rc == SDB_OK && !cp->to_write.first && !cp->graves.first) cp->phase = PHASE_MAP;
   pager_unlock(p);
   return rc;
 }
@@ -442,6 +450,11 @@ static void checkpoint_forget(pager *p) {
     struct frame *f = later.first;
     list_remove(&later, f);
     dirty_push(&p->dirty, f);
+  }
+  while (cp->graves.first) {
+    struct frame *f = cp->graves.first;
+    list_remove(&cp->graves, f);
+    list_push(&p->graves, f);
   }
 }
 

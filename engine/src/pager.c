@@ -580,7 +580,11 @@ int page_free(pager *p, uint32_t number) {
   struct frame *f = writable(c, slot, p->open_version - 1);
   if (f) f->kind = PAGE_FREE; /* the touched copy becomes the grave */
   else rc = frame_replace(p, c, slot, number, true, &f);
-  return rc;
+  if (rc != SDB_OK) return rc;
+  list_remove(&p->dirty, f);
+  p->dirty_count--;
+  list_push(&p->graves, f);
+  return SDB_OK;
 }
 
 /* --- Versions ----------------------------------------------------------------------------------------------------------------- */
@@ -667,7 +671,7 @@ int pager_pace(pager *p, uint64_t offset, size_t len) {
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_window(p, r.start, offset); }
 
 uint64_t pager_logical_limit(const pager *p) { return p->logical_limit; }
-bool pager_changed(const pager *p) { return p->dirty_count > 0; }
+bool pager_changed(const pager *p) { return p->dirty_count > 0 || p->graves.first; }
 bool pager_half_dirty(const pager *p) { return p->dirty_count > p->cache_pages / 2; }
 bool pager_crowded(const pager *p) {
   uint32_t pages = p->cache_pages;

@@ -154,6 +154,7 @@ struct pager {
 
   /* frames */
   struct frame_list dirty;    /* heap pages, then the others, oldest first: the order in which they are written ahead */
+  struct frame_list graves;   /* freed pages: nothing to write, so they fill neither cache nor reserve */
   struct frame_list settling; /* written, or freed pages, that older views may still look behind */
   struct frame_list held;     /* clean, and only younger than a pin: a word would not say since when the page is as it is */
   uint64_t held_for;          /* the oldest pin when that list was looked at */
@@ -200,7 +201,7 @@ struct pager {
     uint64_t version; /* C */
     uint64_t number;
     roots r;
-    struct frame_list to_write;
+    struct frame_list to_write, graves;
     unsigned phase;
     uint32_t group, chunk;
     struct pending_entry *pending; /* what the directories will say when it is complete */

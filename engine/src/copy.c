@@ -54,6 +54,7 @@ int copy_begin(copy *c, env *e, image *from, const char *name, const sdb_copy_op
   snprintf(c->fresh, len, "%s.new", name);
   int rc = e->storage->open(e->storage->ctx, c->fresh, SDB_OPEN_CREATE, &c->file);
   if (rc != SDB_OK) return env_fail(e, rc, "cannot create %s: %s", c->fresh, sdb_strerror(rc));
+  c->made = true;
   rc = e->storage->set_size(c->file, from->head.pages_total * from->head.page_size);
   if (rc != SDB_OK) return env_fail(e, rc, "cannot give %s its length: %s", c->fresh, sdb_strerror(rc));
   c->total = (from->head.pages_total - from->head.pages_free) * from->head.page_size;
@@ -164,10 +165,8 @@ int copy_publish(copy *c) {
 
 void copy_end(copy *c, bool published) {
   const sdb_storage *st = c->e->storage;
-  if (c->file) { /* else the name is not there, or somebody else's */
-    st->close(c->file);
-    if (!published) st->remove(st->ctx, c->fresh);
-  }
+  if (c->file) st->close(c->file);
+  if (c->made && !published) st->remove(st->ctx, c->fresh); /* else the name is not there, or somebody else's */
   mem_free(c->e, c->fresh);
   mem_free(c->e, c->buffer);
   mem_free(c->e, c->used);

@@ -13,6 +13,7 @@ typedef struct copy {
   const char *name;
   char *fresh; /* NAME.new */
   sdb_file *file;
+  bool made;     /* the file stands under its first name */
   uint8_t *used; /* a bit a physical page of the source */
   uint8_t *buffer;
   const sdb_copy_options *options;

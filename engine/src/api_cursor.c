@@ -15,13 +15,16 @@ enum {
   FIRST_BATCH = 16,
   BATCH = 128,
   BATCH_BYTES = 16384,
+  ITEM_BYTES = SDB_MAX_PATH + SDB_MAX_CONTENT_TYPE + SDB_MAX_METADATA,
   STAY = 4096, /* keys examined in one stay in the pager */
   PROBE = 256  /* keys of each range counted in lockstep before the rest is estimated */
 };
 
+/* One behind the other in the text: path, content type, metadata. */
 struct item {
   uint32_t offset;
-  uint16_t len;
+  uint16_t len, metadata_len;
+  uint8_t type_len;
   sdb_info info;
 };
 
@@ -34,7 +37,7 @@ struct sdb_cursor {
   sdb *db;
   uint64_t view, now_ms;
   sdb_order order;
-  bool infos, ended, paused;
+  bool infos, attributes, ended, paused;
   int failed;           /* behind the entries of the batch */
   uint64_t left;        /* of the limit */
   uint64_t budget;      /* 0: none */
@@ -165,6 +168,7 @@ int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sd
   if (!c) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a search");
   c->db = db;
   c->infos = o->infos;
+  c->attributes = o->attributes;
   c->ended = c->paused = false;
   c->failed = SDB_OK;
   c->left = o->limit ? o->limit : UINT64_MAX;
@@ -195,22 +199,35 @@ void sdb_cursor_close(sdb_cursor *c) {
 /* --- Walking --------------------------------------------------------------------------------------------------------------------
  */
 
+static void keep_attributes(sdb_cursor *c, struct item *it, const record *r) {
+  uint8_t *to = c->text + it->offset + it->len;
+  if (r->flags & RECORD_TYPE) {
+    it->type_len = r->type_len;
+    memcpy(to, r->type, r->type_len);
+  }
+  if (r->flags & RECORD_METADATA && r->metadata_len <= SDB_MAX_METADATA) {
+    it->metadata_len = r->metadata_len;
+    memcpy(to + it->type_len, r->metadata, r->metadata_len);
+  }
+}
+
 /* What is to be known of the document of a key. SDB_NOT_FOUND: it has expired. */
-static int look(sdb_cursor *c, uint64_t document, sdb_info *info) {
+static int look(sdb_cursor *c, uint64_t document, struct item *it) {
   sdb *db = c->db;
   table_entry entry;
   record r;
-  memset(info, 0, sizeof *info);
-  if (!c->infos && !atomic_load_explicit(&db->expiring, memory_order_relaxed)) return SDB_OK;
+  bool wanted = c->infos || c->attributes;
+  if (!wanted && !atomic_load_explicit(&db->expiring, memory_order_relaxed)) return SDB_OK;
   int rc = table_get(db->table, c->view, document, &entry);
   if (rc == SDB_NOT_FOUND)
     return env_fail(&db->e, SDB_CORRUPT, "a path names a document that the table does not have; restore a copy");
-  if (rc != SDB_OK || (!c->infos && !entry.expires)) return rc;
+  if (rc != SDB_OK || (!wanted && !entry.expires)) return rc;
   rc = document_version(db, c->view, document, &entry, SDB_CURRENT, &r);
   if (rc != SDB_OK) return rc;
   if (record_expired(db, &r, c->now_ms)) return SDB_NOT_FOUND;
   entry.oldest = document_oldest(&entry, &r);
-  if (c->infos) info_fill(info, &r, &entry);
+  if (c->infos) info_fill(&it->info, &r, &entry);
+  if (c->attributes) keep_attributes(c, it, &r);
   return SDB_OK;
 }
 
@@ -223,12 +240,11 @@ static int fetch_one(sdb_cursor *c) {
   c->spent++;
   if (!ends(&c->tree, &c->tail)) return SDB_OK;
   struct item *it = &c->items[c->count];
-  rc = look(c, document, &it->info);
+  *it = (struct item){.offset = (uint32_t)c->used, .len = (uint16_t)c->tree.key_len};
+  rc = look(c, document, it);
   if (rc != SDB_OK) return rc == SDB_NOT_FOUND ? SDB_OK : rc;
-  it->offset = (uint32_t)c->used;
-  it->len = (uint16_t)c->tree.key_len;
   copy(c, c->text + c->used, c->tree.key, c->tree.key_len);
-  c->used += c->tree.key_len;
+  c->used += (size_t)it->len + it->type_len + it->metadata_len;
   c->count++;
   return SDB_OK;
 }
@@ -241,7 +257,7 @@ static void fetch(sdb_cursor *c) {
   c->next = c->count = 0;
   c->used = 0;
   unsigned slot = pager_enter(c->db->pager);
-  for (unsigned i = 0; i < STAY && rc == SDB_OK && c->count < most && c->used + SDB_MAX_PATH <= BATCH_BYTES && !budget_used(c); i++)
+  for (unsigned i = 0; i < STAY && rc == SDB_OK && c->count < most && c->used + ITEM_BYTES <= BATCH_BYTES && !budget_used(c); i++)
     rc = fetch_one(c);
   tree_cursor_pause(&c->tree);
   if (trusted(c->db, slot, SDB_OK) != SDB_OK) { /* none of the batch counts */
@@ -277,7 +293,14 @@ int sdb_cursor_next(sdb_cursor *c, sdb_entry *entry) {
   const struct item *it = &c->items[c->next++];
   c->place = c->text + it->offset;
   c->place_len = it->len;
-  *entry = (sdb_entry){.path = c->place, .path_len = c->place_len, .info = it->info};
+  const uint8_t *type = c->place + it->len, *metadata = type + it->type_len;
+  *entry = (sdb_entry){.path = c->place,
+                       .path_len = c->place_len,
+                       .info = it->info,
+                       .content_type = it->type_len ? (const char *)type : NULL,
+                       .content_type_len = it->type_len,
+                       .metadata = it->metadata_len ? metadata : NULL,
+                       .metadata_len = it->metadata_len};
   return SDB_OK;
 }
 

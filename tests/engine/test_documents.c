@@ -416,6 +416,52 @@ START_TEST(attributes_up_to_their_borders) {
 }
 END_TEST
 
+/* What stands beside the contents, entry by entry: every third document has a type, every second metadata, each of another length;
+ * together more than a cursor holds at once. */
+START_TEST(searches_tell_attributes) {
+  static uint8_t metadata[SDB_MAX_METADATA];
+  static char type[SDB_MAX_CONTENT_TYPE + 1];
+  enum { MANY = 200 };
+  memset(metadata, 0x5A, sizeof metadata);
+  memset(type, 't', sizeof type - 1);
+  for (unsigned i = 0; i < MANY; i++) {
+    sdb_put_options o = plain();
+    char path[32];
+    snprintf(path, sizeof path, "/typed/%04u", i);
+    type[SDB_MAX_CONTENT_TYPE - i] = 0;
+    if (i % 3 == 0) o.content_type = type;
+    if (i % 2 == 0) o.metadata = metadata, o.metadata_len = SDB_MAX_METADATA - i;
+    ck_assert_int_eq(put_with(path, "x", &o, NULL), SDB_OK);
+    type[SDB_MAX_CONTENT_TYPE - i] = 't';
+  }
+  for (int asked = 0; asked < 4; asked++) {
+    sdb_cursor_options o;
+    sdb_cursor *cursor;
+    sdb_entry entry;
+    unsigned i = 0;
+    int rc;
+    sdb_cursor_options_init(&o);
+    o.infos = asked & 1;
+    o.attributes = asked & 2;
+    ck_assert_int_eq(sdb_cursor_open(db, &o, &cursor), SDB_OK);
+    for (; (rc = sdb_cursor_next(cursor, &entry)) == SDB_OK; i++) {
+      size_t type_len = o.attributes && i % 3 == 0 ? SDB_MAX_CONTENT_TYPE - i : 0;
+      size_t metadata_len = o.attributes && i % 2 == 0 ? SDB_MAX_METADATA - i : 0;
+      ck_assert_uint_eq(entry.path_len, strlen("/typed/0000"));
+      ck_assert_uint_eq(entry.content_type_len, type_len);
+      ck_assert_uint_eq(entry.metadata_len, metadata_len);
+      ck_assert((entry.content_type != NULL) == (type_len > 0) && (entry.metadata != NULL) == (metadata_len > 0));
+      if (type_len > 0) ck_assert_mem_eq(entry.content_type, type, type_len);
+      if (metadata_len > 0) ck_assert_mem_eq(entry.metadata, metadata, metadata_len);
+      ck_assert_uint_eq(entry.info.version, o.infos ? 1 : 0);
+    }
+    ck_assert_int_eq(rc, SDB_END);
+    ck_assert_uint_eq(i, MANY);
+    sdb_cursor_close(cursor);
+  }
+}
+END_TEST
+
 /* --- Batches ------------------------------------------------------------------------------------------------------------------ */
 
 static void batch_put(sdb_batch *batch, const char *path, const char *text, uint32_t expect) {
@@ -555,6 +601,7 @@ int main(void) {
   tcase_add_test(all, a_clock_that_jumps);
   tcase_add_test(all, many_expire_at_once);
   tcase_add_test(all, attributes_up_to_their_borders);
+  tcase_add_test(all, searches_tell_attributes);
   tcase_add_test(all, all_of_a_batch_or_nothing);
   tcase_add_test(all, a_batch_that_grows);
   tcase_add_test(all, batches_that_do_nothing);

@@ -379,6 +379,7 @@ typedef struct sdb_cursor_options {
   uint64_t limit;     /* 0; else SDB_END after that many entries */
   uint64_t budget;    /* 0; else SDB_MORE after examining that many paths since the opening or the last SDB_MORE */
   bool infos;         /* false; fill sdb_entry.info: one page touch more an entry */
+  bool attributes;    /* false; fill content type and metadata of sdb_entry: the same page touch */
 } sdb_cursor_options;
 SDB_API void sdb_cursor_options_init(sdb_cursor_options *options);
 
@@ -386,6 +387,12 @@ typedef struct sdb_entry {
   const uint8_t *path; /* the cursor's; valid until its next call */
   size_t path_len;
   sdb_info info; /* zero unless the cursor was opened with `infos` */
+  /* Of the current version; NULL and 0 unless it has them and the cursor was opened with `attributes`. As long valid as the path.
+   */
+  const char *content_type; /* not NUL-terminated */
+  size_t content_type_len;
+  const uint8_t *metadata;
+  size_t metadata_len;
 } sdb_entry;
 
 /* Walks the paths that fit, in the state of the moment of the call. `options` NULL: all paths. What is examined, and paid for, is

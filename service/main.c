@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* main.c - streamdbd: options, database, service, exit code. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "options.h"
@@ -20,6 +22,13 @@ static bool libzmq_is_safe(void) {
   if (major > 4 || (major == 4 && (minor > 3 || (minor == 3 && patch >= 3)))) return true;
   fprintf(stderr, "streamdbd: libzmq %d.%d.%d is too old to be safe; install 4.3.3 or newer\n", major, minor, patch);
   return false;
+}
+
+/* A standard stream that is closed at the start must stay unusable: else a socket gets its number, and what is printed. */
+static void occupy_standard_streams(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) < 0) (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
 }
 
 /* Before any thread starts, so that all inherit it: the front takes these signals from a descriptor. */
@@ -79,6 +88,7 @@ static int serve(options *o) {
 }
 
 int main(int argc, char *argv[]) {
+  occupy_standard_streams();
   options o;
   char sentence[512];
   if (!options_parse(&o, argc, argv, sentence, sizeof sentence)) {

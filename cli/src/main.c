@@ -2,6 +2,7 @@
 /* main.c - streamdb: arguments, help, and the way to a command. Options and commands are tables; help and parsing come from
  * them. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <sdbc/sdbc.h>
 #include <sodium.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "commands.h"
@@ -344,7 +346,15 @@ static int run(cli *c, const command_row *command) {
   return code;
 }
 
+/* A standard stream that is closed at the start must stay unusable: else a file or socket gets its number, and what is printed. */
+static void occupy_standard_streams(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) < 0) (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
 int main(int argc, char **argv) {
+  occupy_standard_streams();
   static char name[] = "streamdb"; /* what getopt_long() calls the program */
   if (argc > 0) argv[0] = name;
   cli c = {.length = TO_THE_END};

@@ -100,10 +100,23 @@ static int same_file(int fd, const char *name, bool *same) {
   return SDB_OK;
 }
 
+/* open() beyond the numbers of the standard streams: a program that was started with one of them closed prints to whatever file has
+ * its number. The lock belongs to the open file, which the copy shares. O_NONBLOCK: without effect on a file, but a pipe of that
+ * name must not hang the caller. */
+static int open_beyond_streams(const char *name, int flags) {
+  int fd = open(name, flags | O_CLOEXEC | O_NONBLOCK, FILE_MODE);
+  if (fd < 0 || fd > STDERR_FILENO) return fd;
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  int error = errno;
+  close(fd);
+  errno = error;
+  return copy;
+}
+
 /* Locks, then looks whether the name still leads here, then empties: in any other order another process's file could be emptied. */
 static int create_descriptor(const char *name, int *fd) {
   for (int attempt = 0; attempt < CREATE_ATTEMPTS; attempt++) {
-    int f = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, FILE_MODE);
+    int f = open_beyond_streams(name, O_RDWR | O_CREAT);
     if (f < 0) return code_of_errno(errno);
     bool same = false;
     int code = lock_descriptor(f, F_WRLCK);
@@ -121,8 +134,7 @@ static int create_descriptor(const char *name, int *fd) {
 
 static int open_descriptor(const char *name, unsigned flags, int *fd) {
   if (flags == SDB_OPEN_CREATE) return create_descriptor(name, fd);
-  /* O_NONBLOCK: without effect on a file, but a pipe of that name must not hang the caller. */
-  int f = open(name, (flags == SDB_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+  int f = open_beyond_streams(name, flags == SDB_OPEN_WRITE ? O_RDWR : O_RDONLY);
   if (f < 0) return code_of_errno(errno);
   *fd = f;
   return SDB_OK;

@@ -92,6 +92,17 @@ done
 "$streamdb" "${place[@]}" get /size/5000000 2>"$work/err" | head -c 10 >/dev/null
 is "$where: a reader that leaves ends it quietly" test "${PIPESTATUS[0]}" = 141 -a ! -s "$work/err"
 
+"$streamdb" "${place[@]}" stat /digits >&- 2>"$work/err"
+is "$where: no standard output at all fails" test $? = 1
+complained 'no standard output at all: says so' '^streamdb: cannot write to standard output: '
+"$streamdb" "${place[@]}" insert /digits <&- 2>"$work/err" >"$work/out"
+is "$where: no standard input at all fails" test $? = 1
+complained 'no standard input at all: says so' '^streamdb: cannot read standard input: '
+"$streamdb" "${place[@]}" insert /closed "$work/in" <&- >&- 2>&-
+here 'what was inserted with all streams closed' 0 get /closed
+same 'what was inserted with all streams closed' "$work/in"
+[[ $where != file ]] || here 'and the file is whole' 0 check
+
 # --- lists ---
 here 'search' 0 search /size/
 prints 'search: in byte order' "$(printf '/size/%s\n' 0 1 1000 1048576 1048577 5000000 65536)"

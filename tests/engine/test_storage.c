@@ -332,6 +332,29 @@ START_TEST(test_file_errors) {
 }
 END_TEST
 
+/* A program that was started with its standard streams closed must not print into a file that got their numbers. */
+START_TEST(test_file_is_no_standard_stream) {
+  table_up(TABLE_FILE);
+  int kept[3];
+  for (int fd = 0; fd < 3; fd++) ck_assert_int_gt(kept[fd] = dup(fd), 2);
+  for (unsigned flags = 0; flags < 2; flags++) {
+    for (int fd = 0; fd < 3; fd++) close(fd);
+    sdb_file *file = NULL;
+    int code = st->open(st->ctx, "a", flags == 0 ? SDB_OPEN_CREATE : SDB_OPEN_WRITE, &file);
+    bool closed = true;
+    for (int fd = 0; fd < 3; fd++) closed = write(fd, "printed", 7) < 0 && closed;
+    for (int fd = 0; fd < 3; fd++) dup2(kept[fd], fd);
+    ck_assert_int_eq(code, SDB_OK);
+    ck_assert(closed);
+    ck_assert_uint_eq(size_of(file), 0);
+    ck_assert_int_eq(st->lock(file, true), SDB_OK);
+    st->close(file);
+  }
+  for (int fd = 0; fd < 3; fd++) close(kept[fd]);
+  table_down(TABLE_FILE);
+}
+END_TEST
+
 /* --- The simulated device ----------------------------------------------------------------------------------------------------- */
 
 #define SECTORS 4
@@ -670,6 +693,7 @@ int main(void) {
   tcase_add_test(files, test_memory_names);
   tcase_add_test(files, test_file_mapping);
   tcase_add_test(files, test_file_errors);
+  tcase_add_test(files, test_file_is_no_standard_stream);
   tcase_add_test(files, test_links);
   suite_add_tcase(suite, files);
   TCase *simulated = tcase_create("simulated");

@@ -17,7 +17,7 @@ static const char streamdbd[] = STREAMDBD;
 
 /* --- The service -------------------------------------------------------------------------------------------------------------- */
 
-static void exec_program(const char *const *args) {
+void exec_program(const char *const *args) {
   char *argv[MAX_ARGS + 2];
   size_t n = 0;
   union {

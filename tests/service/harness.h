@@ -46,6 +46,8 @@ int server_signal(server *s, int signal);
 int server_wait(server *s);
 /* Ends it if it runs, and removes the directory. */
 void server_remove(server *s);
+/* Becomes the program, in a child process. */
+void exec_program(const char *const *args);
 /* Runs the program with these arguments until it ends; its stderr goes to `err`. Returns the exit code. */
 int run_program(const char *const *args, char *err, size_t size);
 /* Resident memory of the service, bytes. */

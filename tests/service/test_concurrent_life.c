@@ -2,6 +2,7 @@
 /* test_concurrent_life.c - starting, stopping and dying: what was acknowledged is there afterwards. */
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -92,6 +93,43 @@ START_TEST(wrong_usage_is_one_sentence) {
   }
   ck_assert_int_eq(run_program((const char *[]){"--help", NULL}, err, sizeof err), 0);
   ck_assert_int_eq(run_program((const char *[]){"--version", NULL}, err, sizeof err), 0);
+}
+END_TEST
+
+/* One of them, or all three. Nothing that is printed may end up in the database or in a connection. */
+START_TEST(closed_standard_streams_do_no_harm) {
+  char socket[128], ipc[160], fresh[128];
+  snprintf(socket, sizeof socket, "%s/socket", srv.directory);
+  snprintf(fresh, sizeof fresh, "%s/fresh.sdb", srv.directory);
+  snprintf(ipc, sizeof ipc, "ipc://%s", socket);
+  connection_close(&con);
+  ck_assert_int_eq(server_signal(&srv, SIGTERM), 0);
+  pid_t pid = fork();
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int fd = 0; fd < 3; fd++) {
+      if (_i == fd || _i == 3) close(fd);
+    }
+    exec_program((const char *[]){"--database", fresh, "--listen", ipc, "--events", "tcp://127.0.0.1:*", NULL});
+  }
+  for (int ms = 0; access(socket, F_OK) != 0 && ms < PATIENCE_MS; ms += 10) usleep(10000);
+  snprintf(srv.listen, sizeof srv.listen, "%s", ipc);
+  connection_open(&con, &srv, ZMQ_DEALER);
+  call k = call_ping();
+  ck_assert_int_eq(call_code(&con, &k), CODE(OK));
+  char magic[4] = "";
+  FILE *f = fopen(fresh, "rb");
+  ck_assert_ptr_nonnull(f);
+  ck_assert_uint_eq(fread(magic, 1, sizeof magic, f), sizeof magic);
+  fclose(f);
+  ck_assert_mem_eq(magic, "\x89SDB", sizeof magic);
+  connection_close(&con);
+  kill(pid, SIGTERM);
+  int status = 0;
+  ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+  ck_assert_int_eq(status, 0);
+  server_restart(&srv, NULL);
+  connection_open(&con, &srv, ZMQ_DEALER);
 }
 END_TEST
 
@@ -292,6 +330,7 @@ int main(void) {
   tcase_add_test(tc, an_endpoint_in_use_is_refused);
   tcase_add_test(tc, what_is_no_database_is_refused);
   tcase_add_test(tc, wrong_usage_is_one_sentence);
+  tcase_add_loop_test(tc, closed_standard_streams_do_no_harm, 0, 4);
   tcase_add_test(tc, all_options_and_several_endpoints);
   tcase_add_test(tc, sigterm_under_load);
   tcase_add_loop_test(tc, sigkill_under_load, 0, 5);

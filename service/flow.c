@@ -21,10 +21,14 @@ void flow_unref(flow *f) {
 }
 
 /* Only the front reserves; others give back, or take a little more for a document that grew. So the bounds need no
- * compare-and-swap loop. */
+ * compare-and-swap loop.
+ *
+ * A client may have as much as is left for all others: k clients that never read hold k/(k+1) of the whole between them, and as
+ * much as each of them has is free for the next. */
 bool flow_reserve(flow *f, size_t n) {
-  if (atomic_load(&f->bytes) + n > CLIENT_BYTES_OUT) return false;
-  if (atomic_load(f->total) + n > TOTAL_BYTES_OUT) return false;
+  size_t own = atomic_load(&f->bytes) + n;
+  uint64_t all = atomic_load(f->total);
+  if (own > CLIENT_BYTES_OUT || all > TOTAL_BYTES_OUT || own > TOTAL_BYTES_OUT - all) return false;
   flow_take(f, n);
   return true;
 }

@@ -236,12 +236,51 @@ START_TEST(a_deaf_client_costs_only_itself) {
 }
 END_TEST
 
+/* A client whose own queue takes one message; a bound counts for connections made after it was set. */
+static void open_deaf(connection *c) {
+  int one = 1;
+  connection_open(c, &srv, ZMQ_DEALER);
+  ck_assert_int_eq(zmq_setsockopt(c->socket, ZMQ_RCVHWM, &one, sizeof one), 0);
+  ck_assert_int_eq(zmq_disconnect(c->socket, srv.listen), 0);
+  ck_assert_int_eq(zmq_connect(c->socket, srv.listen), 0);
+}
+
+/* Between them they could hold all that the service may have on its way. */
+START_TEST(deaf_clients_leave_room_for_others) {
+  static uint8_t body[MIB];
+  enum { DEAF = 8, ASKED = 40, ROUNDS = 4 };
+  connection deaf[DEAF];
+  call k = call_insert("/mega", body, sizeof body);
+  ck_assert_int_eq(call_code(&good, &k), CODE(OK));
+  for (int i = 0; i < DEAF; i++) open_deaf(&deaf[i]);
+  /* Some of it goes into the system's buffers, so they ask again. */
+  for (int i = 0; i < ROUNDS * DEAF * ASKED; i++) {
+    k = call_get("/mega");
+    call_send(&deaf[i % DEAF], &k);
+    if (i % (DEAF * ASKED) == 0) usleep(100000);
+  }
+  usleep(100000);
+  k = call_get("/mega");
+  ck_assert_int_eq(call_code(&good, &k), CODE(OK));
+  k = call_search("");
+  ck_assert_int_eq(call_code(&good, &k), CODE(OK));
+  k = call_stream_open("/mega");
+  k.op.stream_open.chunk_size = MIB;
+  answer a = call_ask(&good, &k);
+  ck_assert_int_eq(a.reply->code, CODE(OK));
+  answer_free(&a);
+  ck_assert(answer_receive(&good, &a, PATIENCE_MS));
+  ck_assert_uint_eq(zmq_msg_size(&a.body), MIB);
+  answer_free(&a);
+  for (int i = 0; i < DEAF; i++) connection_close(&deaf[i]);
+  expect_statistic(&good, "service_in_flight_out", 0);
+}
+END_TEST
+
 /* Small replies are not counted in bytes: the queue's length and the parking place bound them. */
 START_TEST(a_deaf_client_of_small_replies) {
-  int small = 1;
   connection deaf;
-  connection_open(&deaf, &srv, ZMQ_DEALER);
-  ck_assert_int_eq(zmq_setsockopt(deaf.socket, ZMQ_RCVHWM, &small, sizeof small), 0);
+  open_deaf(&deaf);
   static uint8_t body[3000];
   call k = call_insert("/small", body, sizeof body);
   ck_assert_int_eq(call_code(&good, &k), CODE(OK));
@@ -313,6 +352,7 @@ int main(void) {
   tcase_add_test(tc, raw_garbage_on_the_port);
   tcase_add_test(tc, a_flood_of_writes_gets_busy);
   tcase_add_test(tc, a_deaf_client_costs_only_itself);
+  tcase_add_test(tc, deaf_clients_leave_room_for_others);
   tcase_add_test(tc, a_deaf_client_of_small_replies);
   tcase_add_test(tc, many_connections_come_and_go);
   tcase_add_test(tc, a_request_that_waited_too_long);

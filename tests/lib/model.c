@@ -73,6 +73,9 @@ struct model {
   document *documents; /* sorted by path */
   size_t document_count, document_cap;
   uint64_t mark; /* of the state now; documents that expire are not in it */
+  /* After a crash nobody can see which of the states that differ in expired documents alone is the true one. So many documents,
+   * with so many bytes, may there be that `documents` does not have; only the engine's counts ever show them. */
+  uint64_t hidden, hidden_bytes;
   char why[WHY_SIZE];
 };
 
@@ -439,6 +442,8 @@ model *model_clone(const model *from) {
   }
   m->durable = from->durable;
   m->last_sequence = from->last_sequence;
+  m->hidden = from->hidden;
+  m->hidden_bytes = from->hidden_bytes;
   return m;
 }
 
@@ -748,6 +753,8 @@ static void count_documents(const model *m, uint64_t documents[2], uint64_t byte
       bytes[all] += b->versions[0].size;
     }
   }
+  documents[1] += m->hidden;
+  bytes[1] += m->hidden_bytes;
 }
 
 bool model_counts(const model *m, uint64_t counted) {
@@ -849,10 +856,27 @@ static bool adopt_state(model *m, sdb *db, size_t commits) {
   return true;
 }
 
+/* Whatever has expired in one of the states that may have survived may still be there. */
+static void note_hidden(model *m) {
+  uint64_t most[2] = {0};
+  for (size_t commits = m->durable; commits <= m->count; commits++) {
+    model *candidate = model_clone(m);
+    uint64_t documents[2] = {0}, bytes[2] = {0};
+    model_truncate(candidate, commits);
+    count_documents(candidate, documents, bytes);
+    if (documents[1] - documents[0] > most[0]) most[0] = documents[1] - documents[0];
+    if (bytes[1] - bytes[0] > most[1]) most[1] = bytes[1] - bytes[0];
+    model_free(candidate);
+  }
+  m->hidden = most[0];
+  m->hidden_bytes = most[1];
+}
+
 bool model_adopt(model *m, sdb *db) {
   uint64_t mark = 0;
   bool known = false;
   if (!observe(m, db, &mark)) return false;
+  if (m->durable < m->count) note_hidden(m);
   for (size_t commits = m->count + 1; commits-- > m->durable;) {
     if (m->marks[commits] != mark) continue;
     if (adopt_state(m, db, commits)) return true;

@@ -240,6 +240,7 @@ void log_seal(log *l) {
   struct piece *p = l->open;
   if (!p) return;
   l->open = NULL;
+  p->filled = p->len;
   size_t padded = align_up(p->len, LOG_SECTOR);
   memset(p->bytes + p->len, 0, padded - p->len);
   l->tail += padded - p->len;
@@ -300,7 +301,7 @@ int log_write(log *l) {
                       p->segment->index, sdb_strerror(rc));
     }
     p->segment->unsynced = true;
-    l->written_pos = p->segment->base + p->offset + p->len;
+    l->written_pos = p->segment->base + p->offset + p->filled;
     if (p->sequence) l->written_sequence = p->sequence;
     mutex_lock(&l->queue);
     l->sealed_first = p->next;

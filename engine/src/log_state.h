@@ -31,6 +31,7 @@ struct piece {
   uint32_t offset;
   uint8_t *bytes;
   size_t len, cap;
+  size_t filled;     /* of `len`, without the padding; once sealed */
   uint64_t sequence; /* of its last commit; 0: none */
 };
 
@@ -55,7 +56,7 @@ struct log {
   uint64_t tail; /* position of the next record */
   uint32_t chain;
   uint64_t last_sequence;
-  uint64_t written_pos, written_sequence; /* handed to the file */
+  uint64_t written_pos, written_sequence; /* handed to the file: behind the last record, so that no padding seems to be missing */
   _Atomic uint64_t synced_pos, synced_sequence;
   uint64_t commit_end; /* position behind the last commit */
   uint64_t stated;     /* highest "known to be synced" that a record carries */

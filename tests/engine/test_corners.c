@@ -193,6 +193,44 @@ START_TEST(a_rest_is_marked_once) {
 }
 END_TEST
 
+/* Two groups behind the last sync, of which a crash left only the second: nobody was told of either, so nothing is damaged. */
+START_TEST(a_torn_group_before_a_whole_one_is_no_damage) {
+  static const uint8_t zeros[512];
+  static uint8_t bytes[65536];
+  sdb_put_options o;
+  sdb_stats stats = {.size = sizeof stats};
+  set_up();
+  open_it();
+  must_put("/synced", 100);
+  sdb_put_options_init(&o);
+  o.durability = SDB_NONE;
+  for (int i = 0; i < 80; i++) { /* segments are written when they are full, and not synced */
+    char path[16];
+    snprintf(path, sizeof path, "/unsynced/%03d", i);
+    ck_assert_int_eq(sdb_put(db, path, strlen(path), content, 1900, &o, NULL), SDB_OK);
+  }
+  sim_die_at(device, 1);
+  sdb_close(db);
+  sim_crash(device, SIM_KEEP_ALL, 1);
+  const uint8_t *at = NULL;
+  for (size_t i = 0; at == NULL && sim_name(device, i) != NULL; i++) {
+    if (strstr(sim_name(device, i), ".log.") == NULL) continue;
+    peek(sim_name(device, i), 0, bytes, sizeof bytes);
+    at = memmem(bytes, sizeof bytes, "/unsynced/000", 13);
+    if (at != NULL) poke(sim_name(device, i), (uint64_t)(at - bytes) / 512 * 512, zeros, sizeof zeros);
+  }
+  ck_assert_ptr_nonnull(at);
+  open_it();
+  ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+  ck_assert(!stats.log_damaged);
+  ck_assert_int_eq(look("/synced", 100), SDB_OK);
+  ck_assert_int_eq(look("/unsynced/050", 1900), SDB_NOT_FOUND);
+  must_put("/later", 10);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
 static void segment_seal(const char *name, const uint8_t *head, uint64_t size) {
   uint8_t sealed[SECTOR];
   memcpy(sealed, head, SECTOR);
@@ -806,6 +844,8 @@ int main(void) {
   tcase_set_timeout(corners, 120);
   tcase_add_test(corners, a_checkpoint_does_not_complete_after_a_failed_sync);
   tcase_add_test(corners, a_rest_is_marked_once);
+  tcase_add_test(corners, a_torn_group_before_a_whole_one_is_no_damage);
+  tcase_add_test(corners, a_torn_group_before_a_whole_one_is_no_damage);
   tcase_add_test(corners, segments_that_declare_different_sizes_are_refused);
   tcase_add_loop_test(corners, the_log_of_a_copy_is_refused, 0, 2);
   tcase_add_loop_test(corners, an_older_copy_of_the_log_is_noticed, 0, 2);

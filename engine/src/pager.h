@@ -51,8 +51,11 @@ typedef struct pager_config {
  * checkpoint, whose roots must name a path tree and a table. */
 int pager_create(env *e, sdb_file *file, const pager_config *config, const header *first, pager **pager);
 
-/* Reads and equalises the slots (docs/file-format.md, section 13). The header that counts is pager_header(). */
+/* Reads the slots and judges them (docs/file-format.md, section 13). The header that counts is pager_header(). Writes nothing. */
 int pager_open(env *e, sdb_file *file, const pager_config *config, pager **pager);
+/* Makes both slots equal, durably, where they may not be: before anything else is written, and after everything has been judged
+ * that can refuse the database. */
+int pager_settle(pager *p);
 /* For repair: a file of which nothing is known but page size, length and, for the key, what `h` says. Only pager_read_run and what
  * says how large it is may be called. SDB_WRONG_KEY. */
 int pager_raw(env *e, sdb_file *file, const pager_config *config, const header *h, pager **pager);

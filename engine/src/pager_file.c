@@ -221,12 +221,16 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   return SDB_OK;
 }
 
-static int equalise(env *e, sdb_file *file, const header *h, unsigned from) {
+int pager_settle(pager *p) {
+  const sdb_storage *st = p->e->storage;
   uint8_t slot[SLOT_SIZE];
-  header_encode(h, slot);
-  int rc = e->storage->write(file, (1 - from) * (uint64_t)SLOT_B, slot, SLOT_SIZE);
-  if (rc == SDB_OK) rc = e->storage->sync(file);
-  return rc == SDB_OK ? SDB_OK : env_fail(e, rc, "cannot write the second header slot");
+  if (!p->unsettled || p->config.read_only) return SDB_OK;
+  header_encode(&p->head, slot);
+  int rc = st->write(p->file, (1 - p->slot) * (uint64_t)SLOT_B, slot, SLOT_SIZE);
+  if (rc == SDB_OK) rc = st->sync(p->file);
+  if (rc != SDB_OK) return env_fail(p->e, rc, "cannot write the second header slot");
+  p->unsettled = false;
+  return SDB_OK;
 }
 
 int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) {
@@ -236,8 +240,6 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
   cipher *c = NULL;
   int rc = choose_slot(e, file, &h, &differ, &from);
   if (rc == SDB_OK) rc = key_take(e, config, &h, &c);
-  if (rc == SDB_OK && (differ || !h.clean) && !config->read_only)
-    rc = equalise(e, file, &h, from); /* equal bytes may not be synced */
   if (rc != SDB_OK) {
     cipher_drop(e, c);
     return rc;
@@ -259,6 +261,8 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
     p->unloaded += body;
     p->unused += body;
   }
+  p->slot = from;
+  p->unsettled = differ || !h.clean; /* equal bytes may not be synced */
   p->mapped = mapping_works(p);
   *out = p;
   return SDB_OK;

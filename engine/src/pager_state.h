@@ -113,6 +113,8 @@ struct pager {
   geometry g;
   header head; /* last complete checkpoint */
   pager_config config;
+  unsigned slot;                /* which one counted when it was opened */
+  bool unsettled;               /* the other may not say the same, or not durably */
   cipher *cipher;               /* NULL: not encrypted; the surroundings point at it */
   atomic_bool mapped;           /* ends with the first fault: then every page is read, and only those that cannot be are errors */
   _Atomic uint64_t faults;      /* mapped pages that the device could not give */

@@ -179,7 +179,8 @@ int recover(sdb *db) {
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   if (h.clean) log_past(db->log, h.log.position, h.log.chain, h.roots.sequence);
-  if (h.clean) return SDB_OK; /* the mark is taken off, synced, before the first record is written (commit_ready) */
+  if (h.clean)
+    return pager_settle(db->pager); /* the mark is taken off, synced, before the first record is written (commit_ready) */
   int rc = log_scan(db->log, &h.log, verify_record, &rp, &result);
   if (rc != SDB_OK) return rc;
   if (!result.covered)
@@ -187,6 +188,8 @@ int recover(sdb *db) {
                     "the log is missing, unreadable or of another time: %s was not closed cleanly, and no *.log.* file beside it "
                     "holds what followed; put them back or restore a copy",
                     db->name);
+  if (!result.damaged) rc = pager_settle(db->pager);
+  if (rc != SDB_OK) return rc;
   if (result.records) {
     bool damaged = result.damaged;
     if (damaged) db->read_only = true;

@@ -324,9 +324,8 @@ int sdb_close(sdb *db) {
   }
   async_stop(db); /* first: callbacks that still run find the database as it ever was */
   work_stop(db);
-  if (!db->read_only && log_started(db->log)) {
-    rc = atomic_load(&db->e.sync_failed) ? SDB_SYNC_FAILED : work_checkpoint(db, true);
-  }
+  if (!db->read_only && atomic_load(&db->e.sync_failed)) rc = SDB_SYNC_FAILED;
+  else if (!db->read_only && log_started(db->log)) rc = work_checkpoint(db, true);
   release(db);
   return rc;
 }
@@ -545,6 +544,7 @@ int sdb_flush(sdb *db) {
   int rc = handle_check(db);
   if (rc != SDB_OK) return rc;
   if (db->read_only) return SDB_OK;
+  if (atomic_load(&db->e.sync_failed)) return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; open the database again");
   pager_lock(db->pager);
   uint64_t last = db->last_sequence;
   pager_unlock(db->pager);

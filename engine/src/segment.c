@@ -134,7 +134,14 @@ static int fill_zeros(log *l, sdb_file *file) {
     rc = st->write(file, at, zeros, len);
   }
   mem_free(l->e, zeros);
-  return rc == SDB_OK ? st->sync(file) : rc;
+  return rc;
+}
+
+/* Also where what was not synced could be made anew: after the first failure nothing that the device says is believed (I7). */
+static int synced(log *l, int rc) {
+  if (rc == SDB_OK) return SDB_OK;
+  atomic_store(&l->e->sync_failed, true);
+  return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
 }
 
 /* A file of zeros, so that later writes change data only and no metadata of the file system. It is made under another name: what
@@ -152,8 +159,9 @@ static int file_create(log *l, struct segment **out) {
   rc = st->open(st->ctx, fresh, SDB_OPEN_CREATE, &file);
   if (rc != SDB_OK) return env_fail(l->e, rc, "cannot create log segment %04u", index);
   rc = fill_zeros(l, file);
+  if (rc == SDB_OK) rc = synced(l, st->sync(file));
   if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, name);
-  if (rc == SDB_OK) rc = st->sync_dir(st->ctx, name);
+  if (rc == SDB_OK) rc = synced(l, st->sync_dir(st->ctx, name));
   if (rc == SDB_OK) rc = add(l, file, index, out);
   if (rc == SDB_OK) {
     (*out)->name_synced = true;
@@ -161,6 +169,7 @@ static int file_create(log *l, struct segment **out) {
   }
   st->close(file);
   st->remove(st->ctx, fresh);
+  if (rc == SDB_SYNC_FAILED) return rc;
   return env_fail(l->e, rc, "cannot set up log segment %04u of %u bytes: %s", index, l->segment_size, sdb_strerror(rc));
 }
 
@@ -180,9 +189,7 @@ static int header_write(log *l, struct segment *s) {
   int rc = l->e->storage->write(s->file, 0, head, sizeof head);
   if (rc == SDB_OK) rc = l->e->storage->write(s->file, l->segment_size - LOG_SECTOR, head, sizeof head);
   if (rc != SDB_OK) return env_fail(l->e, rc, "cannot write the header of log segment %04u: %s", s->index, sdb_strerror(rc));
-  if (l->e->storage->sync(s->file) == SDB_OK) return SDB_OK;
-  atomic_store(&l->e->sync_failed, true);
-  return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+  return synced(l, l->e->storage->sync(s->file));
 }
 
 static void set_state(log *l, struct segment *s, enum segment_state state) {
@@ -233,8 +240,8 @@ int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struc
     }
   }
   if (rc != SDB_OK) return rc;
-  if (!s->name_synced) rc = l->e->storage->sync_dir(l->e->storage->ctx, l->name);
-  if (rc != SDB_OK) return env_fail(l->e, rc, "cannot make the name of log segment %04u durable: %s", s->index, sdb_strerror(rc));
+  if (!s->name_synced) rc = synced(l, l->e->storage->sync_dir(l->e->storage->ctx, l->name));
+  if (rc != SDB_OK) return rc;
   s->name_synced = true;
   if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK)
     return env_fail(l->e, SDB_IO, "no randomness for the log");

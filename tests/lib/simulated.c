@@ -102,7 +102,6 @@ struct sim {
 struct sdb_file {
   sim *device;
   node *node;
-  char *name;
   bool writable, shared, exclusive;
 };
 
@@ -498,6 +497,15 @@ void sim_crash(sim *s, enum sim_crash_mode mode, uint64_t seed) {
 
 /* --- The table: files --------------------------------------------------------------------------------------------------------- */
 
+/* The name that it has: a rename changes that of an open file too. */
+static const char *name_of(const sdb_file *file) {
+  const names *t = &file->device->present;
+  for (size_t i = 0; i < t->count; i++) {
+    if (t->entries[i].node == file->node) return t->entries[i].name;
+  }
+  return "a removed file";
+}
+
 static bool lock_node(sdb_file *file, bool exclusive) {
   node *n = file->node;
   uint32_t others = n->shared_locks - (file->shared ? 1u : 0u);
@@ -534,7 +542,7 @@ static int sim_open(void *ctx, const char *name, unsigned flags, sdb_file **file
   if (locked) return SDB_LOCKED;
   if (create) n = create_node(s, name);
   sdb_file *f = must(calloc(1, sizeof *f));
-  *f = (sdb_file){.device = s, .node = n, .name = copy_name(name), .writable = flags != SDB_OPEN_READ};
+  *f = (sdb_file){.device = s, .node = n, .writable = flags != SDB_OPEN_READ};
   if (create) lock_node(f, true);
   n->handles++;
   s->open_files++;
@@ -548,19 +556,18 @@ static void sim_close(sdb_file *file) {
   if (file->exclusive) file->node->exclusive_lock = false;
   file->node->handles--;
   file->device->open_files--;
-  free(file->name);
   free(file);
 }
 
 static int sim_lock(sdb_file *file, bool exclusive) {
-  enum verdict verdict = enter(file->device, SIM_NAME, &(sim_event){.call = "lock", .name = file->name});
+  enum verdict verdict = enter(file->device, SIM_NAME, &(sim_event){.call = "lock", .name = name_of(file)});
   if (verdict != GO) return code_of(file->device, verdict);
   if (exclusive && !file->writable) return SDB_INVALID;
   return lock_node(file, exclusive) ? SDB_OK : SDB_LOCKED;
 }
 
 static int sim_read(sdb_file *file, uint64_t offset, void *buf, size_t len) {
-  sim_event event = {.call = "read", .name = file->name, .offset = offset, .len = len};
+  sim_event event = {.call = "read", .name = name_of(file), .offset = offset, .len = len};
   enum verdict verdict = enter(file->device, SIM_READ, &event);
   if (verdict != GO) {
     memset(buf, GARBAGE, len);
@@ -573,7 +580,7 @@ static int sim_read(sdb_file *file, uint64_t offset, void *buf, size_t len) {
 
 static int sim_write(sdb_file *file, uint64_t offset, const void *buf, size_t len) {
   sim *s = file->device;
-  enum verdict verdict = enter(s, SIM_WRITE, &(sim_event){"write", file->name, offset, len, buf});
+  enum verdict verdict = enter(s, SIM_WRITE, &(sim_event){"write", name_of(file), offset, len, buf});
   if (!file->writable) return SDB_IO;
   if (verdict == DEAD) return SDB_IO;
   int code = write_sectors(s, file->node, offset, buf, len, verdict == FAIL);
@@ -582,7 +589,7 @@ static int sim_write(sdb_file *file, uint64_t offset, const void *buf, size_t le
 
 static int sim_sync(sdb_file *file) {
   uint64_t size = file->node->size;
-  enum verdict verdict = enter(file->device, SIM_SYNC, &(sim_event){.call = "sync", .name = file->name, .len = size});
+  enum verdict verdict = enter(file->device, SIM_SYNC, &(sim_event){.call = "sync", .name = name_of(file), .len = size});
   if (verdict == GO) settle(file->node);
   if (verdict == FAIL) file->node->in_doubt = file->node->held_count;
   return verdict == GO ? SDB_OK : code_of(file->device, verdict);
@@ -592,19 +599,19 @@ static int sim_sync(sdb_file *file) {
 static int sim_write_back(sdb_file *file, uint64_t offset, uint64_t len, bool wait) {
   (void)wait;
   enum verdict verdict =
-      enter(file->device, SIM_WRITE, &(sim_event){.call = "write_back", .name = file->name, .offset = offset, .len = len});
+      enter(file->device, SIM_WRITE, &(sim_event){.call = "write_back", .name = name_of(file), .offset = offset, .len = len});
   return verdict == GO ? SDB_OK : code_of(file->device, verdict);
 }
 
 static int sim_get_size(sdb_file *file, uint64_t *size) {
-  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_size", .name = file->name});
+  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_size", .name = name_of(file)});
   if (verdict != GO) return code_of(file->device, verdict);
   *size = file->node->size;
   return SDB_OK;
 }
 
 static int sim_set_size(sdb_file *file, uint64_t size) {
-  enum verdict verdict = enter(file->device, SIM_SIZE, &(sim_event){.call = "set_size", .name = file->name, .offset = size});
+  enum verdict verdict = enter(file->device, SIM_SIZE, &(sim_event){.call = "set_size", .name = name_of(file), .offset = size});
   if (!file->writable) return SDB_IO;
   if (verdict == GO || verdict == DIE) {
     if (size < file->node->size) clear_range(file->node, size, UINT64_MAX);
@@ -616,7 +623,7 @@ static int sim_set_size(sdb_file *file, uint64_t size) {
 static int sim_allocate(sdb_file *file, uint64_t size) {
   sim *s = file->device;
   node *n = file->node;
-  enum verdict verdict = enter(s, SIM_SIZE, &(sim_event){.call = "allocate", .name = file->name, .offset = size});
+  enum verdict verdict = enter(s, SIM_SIZE, &(sim_event){.call = "allocate", .name = name_of(file), .offset = size});
   if (!file->writable) return SDB_IO;
   if (verdict == FAIL || verdict == DEAD) return code_of(s, verdict);
   if (size > n->size) {
@@ -634,7 +641,7 @@ static int sim_allocate(sdb_file *file, uint64_t size) {
 static int sim_fill(sdb_file *file, uint64_t offset, uint64_t len) {
   sim *s = file->device;
   node *n = file->node;
-  enum verdict verdict = enter(s, SIM_SIZE, &(sim_event){.call = "fill", .name = file->name, .offset = offset, .len = len});
+  enum verdict verdict = enter(s, SIM_SIZE, &(sim_event){.call = "fill", .name = name_of(file), .offset = offset, .len = len});
   if (!file->writable) return SDB_IO;
   if (verdict == FAIL || verdict == DEAD) return code_of(s, verdict);
   uint64_t first = offset / BLOCK, last = (offset + len - 1) / BLOCK, need = 0;
@@ -647,13 +654,13 @@ static int sim_fill(sdb_file *file, uint64_t offset, uint64_t len) {
 }
 
 static int sim_get_allocated(sdb_file *file, uint64_t *bytes) {
-  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_allocated", .name = file->name});
+  enum verdict verdict = enter(file->device, SIM_READ, &(sim_event){.call = "get_allocated", .name = name_of(file)});
   *bytes = file->node->used_count * BLOCK;
   return verdict == GO ? SDB_OK : code_of(file->device, verdict);
 }
 
 static int sim_punch(sdb_file *file, uint64_t offset, uint64_t len) {
-  sim_event event = {.call = "punch", .name = file->name, .offset = offset, .len = len};
+  sim_event event = {.call = "punch", .name = name_of(file), .offset = offset, .len = len};
   enum verdict verdict = enter(file->device, SIM_SIZE, &event);
   if (!file->writable) return SDB_IO;
   if ((verdict == GO || verdict == DIE) && offset < file->node->size) {

@@ -92,7 +92,7 @@ void sim_jump(sim *device, uint64_t ms);
 
 typedef struct sim_event {
   const char *call; /* the member's name in sdb_storage: "write", "sync" ... */
-  const char *name; /* of the file (sync_dir: as given; rename: the old one) */
+  const char *name; /* that the file has now (sync_dir: as given; rename: the old one) */
   uint64_t offset, len;
   const void *data; /* write only */
 } sim_event;

@@ -22,6 +22,7 @@ int log_open(env *e, const char *name, const log_config *config, log **out) {
   l->config = *config;
   l->segment_size = config->segment_size;
   atomic_init(&l->session_base, UINT64_MAX);
+  mutex_init(&l->preparing);
   mutex_init(&l->owner);
   mutex_init(&l->queue);
   int rc = segments_find(l);
@@ -53,6 +54,7 @@ void log_close(log *l) {
   pieces_free(l, l->idle);
   mem_free(l->e, l->segments);
   mem_free(l->e, l->name);
+  mutex_destroy(&l->preparing);
   mutex_destroy(&l->owner);
   mutex_destroy(&l->queue);
   mem_free(l->e, l);
@@ -137,11 +139,7 @@ static int ensure_next(log *l) {
   mutex_lock(&l->queue);
   bool ready = l->next != NULL;
   mutex_unlock(&l->queue);
-  if (ready) return SDB_OK;
-  log_own(l);
-  int rc = log_prepare(l);
-  log_disown(l);
-  return rc;
+  return ready ? SDB_OK : log_prepare(l);
 }
 
 /* Bytes of a record's payload as it is stored. An empty one says nothing that could be hidden. */
@@ -343,7 +341,7 @@ bool log_wants_segment(log *l) { /* the writer asks: tail is its own */
   return wants;
 }
 
-int log_prepare(log *l) {
+static int prepare(log *l) {
   mutex_lock(&l->queue);
   struct segment *last = l->current;
   bool wants = l->started && !l->next;
@@ -356,4 +354,11 @@ int log_prepare(log *l) {
   l->next = s;
   mutex_unlock(&l->queue);
   return SDB_OK;
+}
+
+int log_prepare(log *l) {
+  mutex_lock(&l->preparing);
+  int rc = prepare(l);
+  mutex_unlock(&l->preparing);
+  return rc;
 }

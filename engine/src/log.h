@@ -7,8 +7,9 @@
  *                        '---- group -------'            ^ open piece: in memory, appended under the writer's lock
  *                                                        sealed pieces: in order, waiting for their owner to write and sync them
  *
- * Who may do what: reserve, append and seal are the writer's (pager_lock held). Writing, syncing, preparing and releasing segments
+ * Who may do what: reserve, append and seal are the writer's (pager_lock held). Writing, syncing, adding and releasing segments
  * is the owner's: whoever holds log_own (I10). The writer's lock may be held when the owner's is taken, never the other way round.
+ * A segment is made and its header synced beside the owner's work (log_prepare), so that no commit waits for it.
  */
 #ifndef SDB_LOG_H
 #define SDB_LOG_H
@@ -104,14 +105,20 @@ void log_disown(log *l);
 int log_write(log *l);
 /* Syncs what was written; *sequence is set to the last commit that is durable now. A failure is final (I7). */
 int log_sync(log *l, uint64_t *sequence);
-/* Sets the next segment up, so that the writer need not wait for it; nothing when it is there already. */
-int log_prepare(log *l);
 /* Everything before `position` is in a complete checkpoint: segments behind it, and behind what is to be kept, are recycled.
- * `spare`: how many of them stay; files beyond that are removed. */
+ * `spare`: how many of them stay; files beyond that are removed. One more segment can always be had, so that deletes work on a full
+ * device: the next one, a spare, or one kept for readers of changes. */
 void log_release(log *l, uint64_t position, unsigned spare);
 
 /* Segments from now on carry this wrapped data key. */
 void log_set_wrapped(log *l, const uint8_t wrapped[CIPHER_WRAPPED]);
+
+/* --- Anybody ------------------------------------------------------------------------------------------------------------------ */
+
+/* Sets the next segment up, so that the writer need not wait for it; nothing when it is there already. Neither lock is needed. */
+int log_prepare(log *l);
+/* Segments that only wait to be used again. */
+unsigned log_spares(log *l);
 
 uint64_t log_bytes(log *l); /* of all segment files */
 bool log_started(const log *l);

@@ -7,9 +7,10 @@
 
 #define SEGMENT_MAGIC "SDBLOG\x01\n"
 
-enum { MAX_SEGMENTS = 10000, SEGMENT_FORMAT = 1, SEGMENT_WRAPPED = 256 };
+enum { MAX_SEGMENTS = 10000, NAME_GAP = 8, SEGMENT_FORMAT = 1, SEGMENT_WRAPPED = 256 };
 
-enum segment_state { SEGMENT_SPARE, SEGMENT_LIVE };
+/* Taken: a spare that is being set up, so that nobody else takes or removes it. */
+enum segment_state { SEGMENT_SPARE, SEGMENT_TAKEN, SEGMENT_LIVE };
 
 struct segment {
   sdb_file *file;
@@ -41,6 +42,7 @@ struct log {
   char *name;            /* of the data file */
   uint32_t segment_size; /* of the files that exist, else as configured */
 
+  struct mutex preparing; /* setting the next segment up; outside `owner`, which is only held to take and to add one */
   struct mutex owner;
   struct mutex queue; /* segments' list and identities, current and next, sealed pieces; held for a few instructions. What the owner
                          changes under it the owner may read without it */
@@ -79,7 +81,7 @@ struct log {
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
 /* Live, of that use, and reaching to the place; NULL: none. */
 struct segment *segment_of(const log *l, const log_place *place);
-/* Recycles or creates; header synced. */
+/* Recycles or creates; header synced. One at a time, and not by who holds log_own: that takes long. */
 int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out);
 int segments_find(log *l);
 /* Everything before `position` is in a complete checkpoint: what is older than what is to be kept becomes spare. Returns how many.

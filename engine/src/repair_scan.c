@@ -301,13 +301,14 @@ static int scan_file(repair *rp, sdb_file *file, uint32_t index) {
 static int each_segment(repair *rp, int (*visit)(repair *rp, sdb_file *file, uint32_t index)) {
   char name[4096];
   int rc = SDB_OK;
-  for (uint32_t index = 0, missing = 0; rc == SDB_OK && index < MAX_SEGMENTS && missing < 8; index++) {
+  for (uint32_t index = 0, missing = 0; rc == SDB_OK && index < MAX_SEGMENTS && missing < NAME_GAP; index++) {
     sdb_file *file;
     if (log_name(rp, index, name, sizeof name) != SDB_OK) break;
     if (rp->e.storage->open(rp->e.storage->ctx, name, SDB_OPEN_READ, &file) != SDB_OK) {
       missing++;
       continue;
     }
+    missing = 0;
     rc = visit(rp, file, index);
     rp->e.storage->close(file);
   }

@@ -27,12 +27,13 @@ struct segment *segment_of(const log *l, const log_place *place) {
   return NULL;
 }
 
-static int add(log *l, sdb_file *file, uint32_t index, struct segment **out) {
+static int add(log *l, sdb_file *file, uint32_t index, enum segment_state state, struct segment **out) {
   struct segment *s = mem_new(l->e, sizeof *s);
   bool room = false;
   if (s) {
     s->file = file;
     s->index = index;
+    s->state = state;
     mutex_lock(&l->queue);
     void *segments = l->segments;
     room = mem_reserve(l->e, &segments, &l->cap, l->count + 1, sizeof(struct segment *));
@@ -93,7 +94,7 @@ static int header_read(log *l, struct segment *s) {
 }
 
 int segments_find(log *l) {
-  for (uint32_t index = 0, missing = 0; index < MAX_SEGMENTS && missing < 8; index++) {
+  for (uint32_t index = 0, missing = 0; index < MAX_SEGMENTS && missing < NAME_GAP; index++) {
     char name[4096];
     sdb_file *file;
     struct segment *s;
@@ -105,7 +106,8 @@ int segments_find(log *l) {
       continue;
     }
     if (rc != SDB_OK) return env_fail(l->e, rc, "cannot open log segment %04u", index);
-    rc = add(l, file, index, &s);
+    missing = 0;
+    rc = add(l, file, index, SEGMENT_SPARE, &s);
     if (rc != SDB_OK) {
       l->e->storage->close(file);
       return rc;
@@ -122,26 +124,29 @@ static bool index_taken(const log *l, uint32_t index) {
   return false;
 }
 
-static int fill_zeros(log *l, sdb_file *file) {
-  enum { PART = 1 << 20 };
-  const sdb_storage *st = l->e->storage;
-  size_t part = l->segment_size < PART ? l->segment_size : PART;
-  uint8_t *zeros = mem_new(l->e, part);
-  if (!zeros) return SDB_NO_MEMORY;
-  int rc = st->allocate(file, l->segment_size);
-  for (uint64_t at = 0; rc == SDB_OK && at < l->segment_size; at += part) {
-    size_t len = l->segment_size - at < part ? (size_t)(l->segment_size - at) : part;
-    rc = st->write(file, at, zeros, len);
-  }
-  mem_free(l->e, zeros);
-  return rc;
-}
-
 /* Also where what was not synced could be made anew: after the first failure nothing that the device says is believed (I7). */
 static int synced(log *l, int rc) {
   if (rc == SDB_OK) return SDB_OK;
   atomic_store(&l->e->sync_failed, true);
   return env_fail(l->e, SDB_SYNC_FAILED, "a sync of the log failed; nothing more is written until the database is opened again");
+}
+
+/* In parts, each sent to the device before the next is made, so that a commit's sync beside it has not the whole file before it. */
+static int fill_zeros(log *l, sdb_file *file) {
+  enum { PART = 1 << 20 };
+  const sdb_storage *st = l->e->storage;
+  uint32_t part = l->segment_size < PART ? l->segment_size : PART;
+  uint8_t *zeros = mem_new(l->e, part);
+  if (!zeros) return SDB_NO_MEMORY;
+  int rc = st->allocate(file, l->segment_size);
+  for (uint32_t at = 0, len; rc == SDB_OK && at < l->segment_size; at += len) {
+    len = l->segment_size - at < part ? l->segment_size - at : part;
+    rc = st->write(file, at, zeros, len);
+    if (rc == SDB_OK && st->write_back) rc = synced(l, st->write_back(file, at, len, false));
+    if (rc == SDB_OK && st->write_back && at) rc = synced(l, st->write_back(file, at - part, part, true));
+  }
+  mem_free(l->e, zeros);
+  return rc;
 }
 
 /* A file of zeros, so that later writes change data only and no metadata of the file system. It is made under another name: what
@@ -151,7 +156,9 @@ static int file_create(log *l, struct segment **out) {
   char name[4096], fresh[4096];
   sdb_file *file;
   uint32_t index = 0;
+  log_own(l);
   while (index_taken(l, index)) index++;
+  log_disown(l);
   int rc =
       index < MAX_SEGMENTS ? segment_file_name(l, index, name, sizeof name) : env_fail(l->e, SDB_FULL, "too many log segments");
   if (rc != SDB_OK) return rc;
@@ -162,7 +169,11 @@ static int file_create(log *l, struct segment **out) {
   if (rc == SDB_OK) rc = synced(l, st->sync(file));
   if (rc == SDB_OK) rc = st->rename(st->ctx, fresh, name);
   if (rc == SDB_OK) rc = synced(l, st->sync_dir(st->ctx, name));
-  if (rc == SDB_OK) rc = add(l, file, index, out);
+  if (rc == SDB_OK) {
+    log_own(l);
+    rc = add(l, file, index, SEGMENT_TAKEN, out);
+    log_disown(l);
+  }
   if (rc == SDB_OK) {
     (*out)->name_synced = true;
     return SDB_OK;
@@ -198,9 +209,9 @@ static void set_state(log *l, struct segment *s, enum segment_state state) {
   mutex_unlock(&l->queue);
 }
 
-/* A spare file of the right size; NULL: there is none. The one with the highest number, because one that was set up but never used
- * must not stay beside its namesake. */
-static int spare_find(const log *l, struct segment **found) {
+/* A spare file of the right size; NULL: there is none. One with a number that is to be given again comes first: it was set up,
+ * never used, and must not stay beside its namesake. Else the lowest name, so that the highest are free to be removed. */
+static int spare_find(const log *l, uint64_t number, struct segment **found) {
   *found = NULL;
   for (size_t i = 0; i < l->count; i++) {
     uint64_t size;
@@ -208,7 +219,9 @@ static int spare_find(const log *l, struct segment **found) {
     if (s->state != SEGMENT_SPARE) continue;
     if (l->e->storage->get_size(s->file, &size) != SDB_OK)
       return env_fail(l->e, SDB_IO, "cannot ask for the size of log segment %04u", s->index);
-    if (size == l->segment_size && (!*found || s->number > (*found)->number)) *found = s;
+    if (size != l->segment_size) continue;
+    bool first = *found && (*found)->number >= number;
+    if (!*found || (!first && (s->number >= number || s->index < (*found)->index))) *found = s;
   }
   return SDB_OK;
 }
@@ -225,22 +238,21 @@ static struct segment *kept_find(const log *l) {
   return found;
 }
 
-int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out) {
-  struct segment *s;
+/* A file that nobody needs becomes the caller's; NULL: there is none. `kept`: of those that readers of changes would still like. */
+static int take(log *l, uint64_t number, bool kept, struct segment **out) {
+  int rc = SDB_OK;
+  log_own(l);
+  if (kept) *out = kept_find(l);
+  else rc = spare_find(l, number, out);
+  if (rc == SDB_OK && *out) set_state(l, *out, SEGMENT_TAKEN);
+  log_disown(l);
+  return rc;
+}
+
+/* The file says what it is from now on. */
+static int set_up(log *l, struct segment *s, uint64_t number, uint64_t previous, uint64_t base) {
   uint64_t salt;
-  int rc = spare_find(l, &s);
-  if (rc != SDB_OK) return rc;
-  if (!s) {
-    rc = file_create(l, &s);
-    struct segment *kept = rc == SDB_FULL ? kept_find(l) : NULL;
-    if (kept) { /* a full device must not stop commits: they may be deletes. Who reads changes that far back is told */
-      set_state(l, kept, SEGMENT_SPARE);
-      s = kept;
-      rc = SDB_OK;
-    }
-  }
-  if (rc != SDB_OK) return rc;
-  if (!s->name_synced) rc = synced(l, l->e->storage->sync_dir(l->e->storage->ctx, l->name));
+  int rc = s->name_synced ? SDB_OK : synced(l, l->e->storage->sync_dir(l->e->storage->ctx, l->name));
   if (rc != SDB_OK) return rc;
   s->name_synced = true;
   if (l->e->storage->random(l->e->storage->ctx, &salt, sizeof salt) != SDB_OK)
@@ -253,11 +265,22 @@ int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struc
   s->first = 0;
   s->readable = l->segment_size;
   mutex_unlock(&l->queue);
-  rc = header_write(l, s);
+  return header_write(l, s);
+}
+
+int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out) {
+  struct segment *s;
+  int rc = take(l, number, false, &s);
+  if (rc == SDB_OK && !s) {
+    rc = file_create(l, &s);
+    struct segment *kept = NULL; /* a full device must not stop commits: they may be deletes. Who reads that far back is told */
+    if (rc == SDB_FULL && take(l, number, true, &kept) == SDB_OK && kept) s = kept, rc = SDB_OK;
+  }
   if (rc != SDB_OK) return rc;
-  set_state(l, s, SEGMENT_LIVE);
+  rc = set_up(l, s, number, previous, base);
+  set_state(l, s, rc == SDB_OK ? SEGMENT_LIVE : SEGMENT_SPARE);
   *out = s;
-  return SDB_OK;
+  return rc;
 }
 
 /* False: somebody is reading it. */
@@ -290,13 +313,46 @@ unsigned log_let_go(log *l, uint64_t position) {
   return spares;
 }
 
-void log_release(log *l, uint64_t position, unsigned spare) {
-  for (unsigned spares = log_let_go(l, position); spares > spare; spares--) {
-    size_t top = 0; /* the highest file only, so that names have no gaps and a start finds them all */
-    for (size_t i = 1; i < l->count; i++)
-      if (l->segments[i]->index > l->segments[top]->index) top = i;
-    if (l->segments[top]->state != SEGMENT_SPARE || !segment_drop(l, top)) break;
+/* A start looks for names in their order and gives up after NAME_GAP that are missing: would it still find all others? */
+static bool can_miss(const log *l, uint32_t index) {
+  int64_t below = -1, above = -1;
+  for (size_t i = 0; i < l->count; i++) {
+    int64_t other = l->segments[i]->index;
+    if (other < index && other > below) below = other;
+    if (other > index && (above < 0 || other < above)) above = other;
   }
+  return above < 0 || above - below - 1 < NAME_GAP;
+}
+
+/* The spare with the highest name that can go, as an index into the list. */
+static bool removable(log *l, size_t *found) {
+  const struct segment *top = NULL;
+  mutex_lock(&l->queue);
+  for (size_t i = 0; i < l->count; i++) {
+    const struct segment *s = l->segments[i];
+    if (s->state != SEGMENT_SPARE || (top && s->index < top->index) || !can_miss(l, s->index)) continue;
+    top = s;
+    *found = i;
+  }
+  mutex_unlock(&l->queue);
+  return top != NULL;
+}
+
+void log_release(log *l, uint64_t position, unsigned spare) {
+  size_t i = 0;
+  unsigned spares = log_let_go(l, position);
+  mutex_lock(&l->queue);
+  if (spare == 0 && !l->next && !kept_find(l)) spare = 1;
+  mutex_unlock(&l->queue);
+  while (spares > spare && removable(l, &i) && segment_drop(l, i)) spares--;
+}
+
+unsigned log_spares(log *l) {
+  unsigned spares = 0;
+  mutex_lock(&l->queue);
+  for (size_t i = 0; i < l->count; i++) spares += l->segments[i]->state == SEGMENT_SPARE;
+  mutex_unlock(&l->queue);
+  return spares;
 }
 
 uint64_t log_bytes(log *l) {

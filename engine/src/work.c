@@ -11,7 +11,7 @@ enum {
   MARK_AFTER_US = 1000000,
   EXPIRY_AFTER_US = 1000000,
   RETRY_US = 1000000,
-  SPARE_SEGMENTS = 1,
+  REST_US = 10000000,
   SUFFIX_PAUSE_US = 1000,
   PUNCH_RUNS = 8
 };
@@ -94,12 +94,19 @@ static void clean_begin(sdb *db) { /* under the writer's lock */
   db->clean_moved = 0;
 }
 
-static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
+/* Recycled segments carry the next round of the log. At rest, and when somebody asked for a checkpoint, they only cost space. */
+static unsigned spare_segments(const sdb *db, bool asked) {
+  if (asked || now_us(db) - db->last_commit_us >= REST_US) return 0;
+  return (unsigned)(db->options.checkpoint_wal_bytes / db->options.wal_segment_size) + 1;
+}
+
+static void checkpoint_end(sdb *db, bool ok, bool asked) {
   pager_lock(db->pager);
   pager_checkpoint_end(db->pager, ok);
   if (ok) db->checkpoint_tail = db->checkpoint_place.position;
   if (ok) clean_begin(db);
-  if (ok && (spare <= SPARE_SEGMENTS || pager_spacious(db->pager))) { /* asked for, or worth while */
+  unsigned spare = spare_segments(db, asked);
+  if (ok && (asked || pager_spacious(db->pager))) {
     db->punching = true;
     pager_punch_begin(db->pager);
   }
@@ -117,17 +124,12 @@ static void checkpoint_end(sdb *db, bool ok, unsigned spare) {
 }
 
 /* One step of a checkpoint that runs. */
-static int checkpoint_step(sdb *db, unsigned budget, bool clean, unsigned spare) {
+static int checkpoint_step(sdb *db, unsigned budget, bool clean, bool asked) {
   bool done = false;
   int rc = pager_checkpoint_step(db->pager, budget, &done);
   if (rc == SDB_OK && done) rc = pager_checkpoint_commit(db->pager, &db->checkpoint_place, clean);
-  if (rc != SDB_OK || done) checkpoint_end(db, rc == SDB_OK, spare);
+  if (rc != SDB_OK || done) checkpoint_end(db, rc == SDB_OK, asked);
   return rc;
-}
-
-/* Recycled segments carry the next round of the log; more than that only cost space. */
-static unsigned spare_segments(const sdb *db) {
-  return (unsigned)(db->options.checkpoint_wal_bytes / db->options.wal_segment_size) + SPARE_SEGMENTS;
 }
 
 /* --- Cleaner
@@ -293,15 +295,17 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
+  bool idle = now_us(db) - db->last_commit_us >= REST_US && log_spares(db->log) > 1;
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
-  if (rc == SDB_OK && segment) {
+  if (rc == SDB_OK && idle) {
     log_own(db->log);
-    rc = log_prepare(db->log);
+    log_release(db->log, db->checkpoint_tail, 0);
     log_disown(db->log);
   }
+  if (rc == SDB_OK && segment) rc = log_prepare(db->log);
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
-  if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, spare_segments(db));
+  if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, false);
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
   else if (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
@@ -332,7 +336,7 @@ int work_step(sdb *db, unsigned budget, bool *more) {
 int work_checkpoint(sdb *db, bool clean) {
   int rc = SDB_OK;
   mutex_lock(&db->work);
-  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, spare_segments(db));
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, false);
   pager_lock(db->pager);
   if (!clean) clean_begin(db);
   pager_unlock(db->pager);
@@ -342,7 +346,7 @@ int work_checkpoint(sdb *db, bool clean) {
     if (rc == SDB_OK) rc = pager_spill(db->pager, STEP_PAGES, &spilling);
   }
   if (rc == SDB_OK) rc = checkpoint_begin(db, true);
-  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, SPARE_SEGMENTS);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, true);
   while (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   mutex_unlock(&db->work);
   return rc;
@@ -352,7 +356,7 @@ int work_checkpoint(sdb *db, bool clean) {
 int work_change_key(sdb *db, const uint8_t *key) {
   int rc = SDB_OK;
   mutex_lock(&db->work);
-  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, spare_segments(db));
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, false);
   if (rc == SDB_OK) {
     pager_lock(db->pager);
     rc = pager_change_key(db->pager, key);
@@ -396,6 +400,7 @@ static uint64_t sleep_us(sdb *db) {
     if (log_started(db->log)) {
       bool rest = log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence);
       if (rest && us > MARK_AFTER_US) us = MARK_AFTER_US;
+      if (log_spares(db->log) > 1 && us > REST_US) us = REST_US;
       if (checkpoint_due(db) && db->retry_us > now && us > db->retry_us - now) us = db->retry_us - now;
       uint64_t interval = db->options.buffered_interval_ms * 1000ull;
       if (db->unsynced && us > interval) us = interval;

@@ -18,10 +18,8 @@ static uint32_t version[DOCUMENTS]; /* what was put last; 0: deleted */
 
 static size_t path_of(unsigned i, char path[32]) { return (size_t)snprintf(path, 32, "/space/%06u", i * 7919 % 1000000); }
 
-static sdb *open_on(const sim *device) {
-  char message[256] = "";
+static sdb_options options_on(const sim *device) {
   sdb_options o;
-  sdb *db = NULL;
   sdb_options_init(&o);
   o.storage = sim_storage(device);
   o.threads = false;
@@ -32,6 +30,13 @@ static sdb *open_on(const sim *device) {
   o.wal_segment_size = 1 << 20;
   o.checkpoint_wal_bytes = 2 << 20;
   o.change_log_bytes = 0;
+  return o;
+}
+
+static sdb *open_on(const sim *device) {
+  char message[256] = "";
+  sdb_options o = options_on(device);
+  sdb *db = NULL;
   o.message = message;
   o.message_size = sizeof message;
   int rc = sdb_open("space.sdb", &o, &db);
@@ -206,6 +211,49 @@ START_TEST(test_given_back_and_gone) {
 }
 END_TEST
 
+/* --- The log ------------------------------------------------------------------------------------------------------------------ */
+
+/* What a round of the log needs is kept while commits come; after a checkpoint that somebody asks for, and at rest, what is kept
+ * for readers of changes and one segment to go on with. The names that are left have gaps, and a start finds them all. */
+START_TEST(test_log_is_given_back) {
+  enum { SEGMENT = 1 << 20, ROUND = 8 << 20 };
+  uint64_t first, count = seed_range("space log", SEEDS, &first);
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    bool asked = seed % 2;
+    uint64_t most = 0;
+    sim *device = sim_new(seed);
+    sdb_options o = options_on(device);
+    sdb *db = NULL;
+    o.checkpoint_wal_bytes = ROUND;
+    o.change_log_bytes = SEGMENT;
+    ck_assert_int_eq(sdb_open("space.sdb", &o, &db), SDB_OK);
+    for (uint32_t round = 1; round <= 4; round++)
+      for (unsigned i = 0; i < DOCUMENTS; i++) {
+        ck_assert_int_eq(put(db, i, round), SDB_OK);
+        if (stats_of(db).log_bytes > most) most = stats_of(db).log_bytes;
+      }
+    uint64_t before = stats_of(db).log_bytes;
+    if (asked) ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    else sim_advance(device, 60000);
+    for (bool more = true; more;) ck_assert_int_eq(sdb_step(db, 64, &more), SDB_OK);
+    printf("seed %" PRIu64 ": the log had %" PRIu64 " bytes, %" PRIu64 " at most, and has %" PRIu64 "\n", seed, before, most,
+           stats_of(db).log_bytes);
+    ck_assert_uint_gt(before, 4 * SEGMENT);
+    ck_assert_uint_le(most, 3 * ROUND);
+    ck_assert_uint_le(stats_of(db).log_bytes, (asked ? 0 : ROUND) + 3 * SEGMENT);
+    for (unsigned i = 0; i < DOCUMENTS; i += 5) ck_assert_int_eq(put(db, i, 5), SDB_OK);
+    ck_assert_int_eq(sdb_flush(db), SDB_OK);
+    sim_die_now(device);
+    sdb_close(db);
+    sim_crash(device, SIM_RANDOM_SUBSET, seed);
+    ck_assert_int_eq(sdb_open("space.sdb", &o, &db), SDB_OK);
+    verify(db, seed);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sim_free(device);
+  }
+}
+END_TEST
+
 /* --- max_db_size -------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_fill_delete_a_tenth_write_again) {
@@ -253,6 +301,7 @@ int main(void) {
   tcase_add_test(tc, test_deleted_space_is_given_back);
   tcase_add_test(tc, test_crash_while_punching);
   tcase_add_test(tc, test_given_back_and_gone);
+  tcase_add_test(tc, test_log_is_given_back);
   tcase_add_test(tc, test_fill_delete_a_tenth_write_again);
   suite_add_tcase(suite, tc);
   SRunner *runner = srunner_create(suite);

@@ -325,7 +325,8 @@ int sdb_close(sdb *db) {
   async_stop(db); /* first: callbacks that still run find the database as it ever was */
   work_stop(db);
   if (!db->read_only && atomic_load(&db->e.sync_failed)) rc = SDB_SYNC_FAILED;
-  else if (!db->read_only && log_started(db->log)) rc = work_checkpoint(db, true);
+  else if (!db->read_only && log_started(db->log)) rc = work_checkpoint(db, WORK_CLOSE);
+  else if (!db->read_only) work_release_spares(db);
   release(db);
   return rc;
 }
@@ -559,7 +560,7 @@ int sdb_checkpoint(sdb *db) {
   pager_lock(db->pager);
   bool started = log_started(db->log);
   pager_unlock(db->pager);
-  return started ? work_checkpoint(db, false) : SDB_OK;
+  return started ? work_checkpoint(db, WORK_ASKED) : SDB_OK;
 }
 
 int sdb_step(sdb *db, unsigned budget, bool *more) {

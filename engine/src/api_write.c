@@ -132,7 +132,7 @@ bool room_made(sdb *db) {
   pager_lock(db->pager);
   bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || work_sparse(db);
   pager_unlock(db->pager);
-  return waiting && work_checkpoint(db, false) == SDB_OK;
+  return waiting && work_checkpoint(db, WORK_ASKED) == SDB_OK;
 }
 
 int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {

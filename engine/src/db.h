@@ -358,8 +358,11 @@ void lead_end(sdb *db);
 
 /* One piece of background work of about `budget` pages. */
 int work_step(sdb *db, unsigned budget, bool *more);
-/* A whole checkpoint now. `clean`: the database is being closed. */
-int work_checkpoint(sdb *db, bool clean);
+/* A whole checkpoint now, and why: the last two need nothing behind it and move no records before. */
+enum work_why { WORK_ASKED, WORK_RECOVERED, WORK_CLOSE };
+int work_checkpoint(sdb *db, enum work_why why);
+/* At rest segments that wait to be used again only cost space: they go, but for one. */
+void work_release_spares(sdb *db);
 /* There are heap pages worth emptying. Writer's lock held. */
 bool work_sparse(const sdb *db);
 /* Wraps the data key anew; the state stays what it is. */

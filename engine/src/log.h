@@ -61,11 +61,15 @@ typedef struct log_scan_result {
   bool damaged; /* what stands behind `end`, or before it, had been synced once */
 } log_scan_result;
 
-/* Visits the records from a place on. visit returns SDB_OK to go on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
-int log_scan(log *l, const log_place *from, int (*visit)(void *user, const log_record *r), void *user, log_scan_result *result);
+/* Returns SDB_OK to go on. What the record points at is good during the call only. */
+typedef int log_visit(void *user, const log_record *r);
+/* Visits the records from a place on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
+int log_scan(log *l, const log_place *from, log_visit *visit, void *user, log_scan_result *result);
+/* Visits the records that a scan from the same place has found, and no others. SDB_IO: the device gives other bytes than it did. */
+int log_scan_again(log *l, const log_place *from, const log_scan_result *first, log_visit *visit, void *user);
 
 /* What earlier sessions left ends at `end` with a record of that checksum (0: there is none); commits of this one get numbers above
- * `sequence`. Called once, before anything else but log_scan. */
+ * `sequence`. Called once, before anything else but scans. */
 void log_past(log *l, uint64_t end, uint32_t chain, uint64_t sequence);
 /* The first write after a clean close or a recovery: begins a fresh segment behind all that exist and behind `position`, up to
  * which a checkpoint contains everything. What a process before left in its last segment is not gone on with: whether its header

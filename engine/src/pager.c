@@ -602,7 +602,7 @@ uint64_t pager_close_version(pager *p) {
 
 void pager_publish(pager *p, uint64_t version, uint64_t sequence) {
   mutex_lock(&p->pin_lock); /* a pin is taken of a version that is published, and reclaiming looks at both */
-  if (version > atomic_load(&p->published)) {
+  if (version >= atomic_load(&p->published)) {
     atomic_store(&p->published, version);
     p->published_sequence = sequence;
   }

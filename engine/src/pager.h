@@ -113,7 +113,9 @@ struct mutex *pager_mutex(pager *p);
 
 /* Closes the version that collects changes and returns its number; it may be published when its log is as durable as was asked. */
 uint64_t pager_close_version(pager *p);
-/* Makes the version visible. Versions are published in order. `sequence`: the last commit that it contains. */
+/* Makes the version visible. Versions are published in order. `sequence`: the last commit that it contains. As long as nobody can
+ * read (recovery) the open version may be published too: then its pages are changed where they are and written ahead all the same.
+ */
 void pager_publish(pager *p, uint64_t version, uint64_t sequence);
 /* The version that collects changes now. */
 uint64_t pager_open_version(const pager *p);

@@ -11,12 +11,13 @@
  */
 #include "db.h"
 
-enum { SEQUENCE_GAP = 1 << 20, PUBLISH_EVERY = 64 };
+enum { SEQUENCE_GAP = 1 << 20, BREATHE_EVERY = 64 };
 
 struct replay {
   sdb *db;
   uint64_t after; /* sequence that the checkpoint contains */
   uint64_t applied;
+  unsigned slot;
 };
 
 static int bad(sdb *db, const log_record *r) {
@@ -134,22 +135,41 @@ int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint
   return apply_op(&rp, &none, code, created, body, len);
 }
 
+/* Now and then the pager is left, so that memory of pages that were replaced comes back, and what fills the cache is written ahead.
+ */
+static int breathe(struct replay *rp) {
+  pager *p = rp->db->pager;
+  bool more = pager_half_dirty(p) && !rp->db->read_only;
+  int rc = SDB_OK;
+  pager_leave(p, rp->slot);
+  pager_unlock(p);
+  while (rc == SDB_OK && more) rc = pager_spill(p, 256, &more);
+  pager_lock(p);
+  rp->slot = pager_enter(p);
+  return rc;
+}
+
 static int apply_record(void *user, const log_record *r) {
   struct replay *rp = user;
   sdb *db = rp->db;
-  bool more = true;
-  pager_lock(db->pager);
-  unsigned slot = pager_enter(db->pager);
+  if (r->kind != LOG_COMMIT || r->sequence <= rp->after) return SDB_OK;
   int rc = collect(db, 2);
   if (rc == SDB_OK) rc = for_ops(rp, r, apply_op);
-  pager_leave(db->pager, slot);
-  if (rc == SDB_OK && r->kind == LOG_COMMIT && r->sequence > rp->after) {
-    db->last_sequence = db->roots.sequence = r->sequence;
-    if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
-  }
-  bool half = pager_half_dirty(db->pager);
-  pager_unlock(db->pager);
-  while (rc == SDB_OK && half && more && !db->read_only) rc = pager_spill(db->pager, 256, &more);
+  if (rc != SDB_OK) return rc;
+  db->last_sequence = db->roots.sequence = r->sequence;
+  return ++rp->applied % BREATHE_EVERY == 0 ? breathe(rp) : SDB_OK;
+}
+
+/* Nobody reads yet, so no state in between is kept: pages are copied once at most, and the lock is not given up for others. */
+static int apply_log(struct replay *rp, const log_place *from, const log_scan_result *verified) {
+  pager *p = rp->db->pager;
+  pager_lock(p);
+  pager_publish(p, pager_open_version(p), rp->db->last_sequence);
+  rp->slot = pager_enter(p);
+  int rc = log_scan_again(rp->db->log, from, verified, apply_record, rp);
+  pager_leave(p, rp->slot);
+  pager_publish(p, pager_close_version(p), rp->db->last_sequence);
+  pager_unlock(p);
   return rc;
 }
 
@@ -163,10 +183,11 @@ int recover_seal(sdb *db) {
   db->roots.sequence = db->last_sequence;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
+  db->last_commit_us = db->e.storage->monotonic_us(db->e.storage->ctx); /* the log is about to go on */
   log_own(db->log);
   log_skip(db->log, pager_header(db->pager)->log.position);
   log_disown(db->log);
-  return work_checkpoint(db, true);
+  return work_checkpoint(db, WORK_RECOVERED);
 }
 
 int recover(sdb *db) {
@@ -191,10 +212,8 @@ int recover(sdb *db) {
   if (!result.damaged) rc = pager_settle(db->pager);
   if (rc != SDB_OK) return rc;
   if (result.records) {
-    bool damaged = result.damaged;
-    if (damaged) db->read_only = true;
-    rc = log_scan(db->log, &h.log, apply_record, &rp, &result);
-    result.damaged |= damaged;
+    if (result.damaged) db->read_only = true;
+    rc = apply_log(&rp, &h.log, &result);
   }
   if (rc == SDB_OK && pager_faults(db->pager)) rc = pager_fault_error(db->pager); /* what was judged may rest on zeros */
   if (rc != SDB_OK) return rc;
@@ -206,9 +225,6 @@ int recover(sdb *db) {
         (unsigned long long)db->last_sequence, (unsigned long long)result.end);
   }
   db->recovered = rp.applied;
-  pager_lock(db->pager);
-  pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
-  pager_unlock(db->pager);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   log_past(db->log, result.end, result.chain, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));

@@ -288,6 +288,21 @@ static int mark(sdb *db) {
   return rc;
 }
 
+void work_release_spares(sdb *db) {
+  if (log_spares(db->log) <= 1) return;
+  log_own(db->log);
+  log_release(db->log, db->checkpoint_tail, 0);
+  log_disown(db->log);
+}
+
+/* The log rests, or has not gone on since a recovery. */
+static void step_rest(sdb *db) {
+  pager_lock(db->pager);
+  bool idle = now_us(db) - db->last_commit_us >= REST_US;
+  pager_unlock(db->pager);
+  if (idle) work_release_spares(db);
+}
+
 static int step_locked(sdb *db, unsigned budget, bool *more) {
   bool spilling = false;
   *more = false;
@@ -295,14 +310,9 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
-  bool idle = now_us(db) - db->last_commit_us >= REST_US && log_spares(db->log) > 1;
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
-  if (rc == SDB_OK && idle) {
-    log_own(db->log);
-    log_release(db->log, db->checkpoint_tail, 0);
-    log_disown(db->log);
-  }
+  if (rc == SDB_OK) step_rest(db);
   if (rc == SDB_OK && segment) rc = log_prepare(db->log);
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, false);
@@ -326,14 +336,18 @@ static bool suffix_waits(sdb *db) {
 int work_step(sdb *db, unsigned budget, bool *more) {
   *more = false;
   if (db->read_only || atomic_load(&db->e.sync_failed)) return SDB_OK;
-  if (!log_started(db->log) && !expiry_wanted(db) && !suffix_waits(db)) return SDB_OK;
+  bool due = log_started(db->log) || expiry_wanted(db) || suffix_waits(db);
+  if (!due && log_spares(db->log) <= 1) return SDB_OK;
+  int rc = SDB_OK;
   mutex_lock(&db->work);
-  int rc = step_locked(db, budget ? budget : 1, more);
+  if (due) rc = step_locked(db, budget ? budget : 1, more);
+  else step_rest(db);
   mutex_unlock(&db->work);
   return rc;
 }
 
-int work_checkpoint(sdb *db, bool clean) {
+int work_checkpoint(sdb *db, enum work_why why) {
+  bool clean = why != WORK_ASKED, asked = why != WORK_RECOVERED;
   int rc = SDB_OK;
   mutex_lock(&db->work);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, false);
@@ -346,7 +360,7 @@ int work_checkpoint(sdb *db, bool clean) {
     if (rc == SDB_OK) rc = pager_spill(db->pager, STEP_PAGES, &spilling);
   }
   if (rc == SDB_OK) rc = checkpoint_begin(db, true);
-  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, true);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, asked);
   while (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   mutex_unlock(&db->work);
   return rc;
@@ -397,10 +411,10 @@ static uint64_t sleep_us(sdb *db) {
     us = suffix_delay_us(db);
     if (us == 0) us = SUFFIX_PAUSE_US;
     if (db->roots.expiry_tree && us > EXPIRY_AFTER_US) us = EXPIRY_AFTER_US;
+    if (log_spares(db->log) > 1 && us > REST_US) us = REST_US;
     if (log_started(db->log)) {
       bool rest = log_wants_mark(db->log) || db->last_sequence > atomic_load(&db->synced_sequence);
       if (rest && us > MARK_AFTER_US) us = MARK_AFTER_US;
-      if (log_spares(db->log) > 1 && us > REST_US) us = REST_US;
       if (checkpoint_due(db) && db->retry_us > now && us > db->retry_us - now) us = db->retry_us - now;
       uint64_t interval = db->options.buffered_interval_ms * 1000ull;
       if (db->unsynced && us > interval) us = interval;

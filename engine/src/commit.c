@@ -350,6 +350,31 @@ static bool is_large(const struct commit *q) {
   return false;
 }
 
+/* Whether the log has room for what the operations can come to: each has at most a page of names and small content, and may delete
+ * an expired document first. */
+static bool has_room(sdb *db, const struct commit *q) {
+  return log_has_room(db->log, q->count * 2 * ((size_t)page_size(db->pager) + OP_NAMES_HEAD));
+}
+
+/* Awaits the log's next segment. Its syncs take their time, and whoever makes lazy commits visible needs the writer's lock. */
+static int make_room(sdb *db, unsigned *slot) {
+  pager_leave(db->pager, *slot);
+  pager_unlock(db->pager);
+  int rc = log_prepare(db->log);
+  pager_lock(db->pager);
+  *slot = pager_enter(db->pager);
+  return rc;
+}
+
+static int wait_turn(sdb *db, const struct commit *q, unsigned *slot) {
+  for (;;) {
+    int rc = claims_wait(db, q->ops, q->count, slot);
+    if (rc != SDB_OK || has_room(db, q)) return rc;
+    rc = make_room(db, slot);
+    if (rc != SDB_OK) return rc;
+  }
+}
+
 /* Finds out which versions the large contents will be, and writes that into their extents, which are synced then (I4). */
 static int rehearse(sdb *db, struct commit *q, uint64_t now_ms, unsigned *slot) {
   int rc = judge_all(db, q, now_ms);
@@ -366,6 +391,7 @@ static int rehearse(sdb *db, struct commit *q, uint64_t now_ms, unsigned *slot) 
   }
   pager_lock(db->pager);
   *slot = pager_enter(db->pager);
+  while (rc == SDB_OK && !has_room(db, q)) rc = make_room(db, slot);
   return rc == SDB_OK ? prepare(db, q) : rc;
 }
 
@@ -393,7 +419,7 @@ static int run_locked(sdb *db, struct commit *q, bool *changed) {
   bool large = is_large(q);
   unsigned slot = pager_enter(db->pager);
   q->failed = q->count;
-  int rc = claims_wait(db, q->ops, q->count, &slot);
+  int rc = wait_turn(db, q, &slot);
   if (rc == SDB_OK) rc = prepare(db, q);
   if (rc == SDB_OK && large) rc = rehearse(db, q, now_ms, &slot);
   if (rc == SDB_OK) rc = judge_all(db, q, now_ms);

@@ -3,7 +3,8 @@
  *
  * Locks, outermost first:
  *   work       whoever runs background steps (checkpoint, spill, cleaner): the engine's thread, a commit that helps, sdb_step
- *   writer     pager_lock: judging and applying commits. Never held over a sync, except while the log's next segment is awaited
+ *   writer     pager_lock: judging and applying commits. Not held over a sync, but for a session's first commit, which takes the
+ *              mark of a clean close off the slots, and a change of the key; nothing is lazily visible then, so no read needs it
  *   log owner  log_own: writing and syncing the log
  *   turn       the leader of a group commit, and those who wait for it
  */

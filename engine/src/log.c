@@ -149,6 +149,15 @@ size_t log_largest(const log *l) {
   return l->segment_size / 2 - LOG_SECTOR - LOG_RECORD_HEAD - (l->e->cipher ? CIPHER_OVERHEAD : 0);
 }
 
+bool log_has_room(log *l, size_t plain) {
+  size_t need = align_up(LOG_RECORD_HEAD + stored_size(l, plain < log_largest(l) ? plain : log_largest(l)), 8);
+  if (!l->started || l->tail + need <= segment_end(l)) return true;
+  mutex_lock(&l->queue);
+  bool ready = l->next != NULL;
+  mutex_unlock(&l->queue);
+  return ready;
+}
+
 int log_reserve(log *l, size_t plain) {
   size_t payload = stored_size(l, plain);
   if (payload > plain && !l->nonce_fresh) {
@@ -347,6 +356,8 @@ static int prepare(log *l) {
   bool wants = l->started && !l->next;
   mutex_unlock(&l->queue);
   if (!wants) return SDB_OK;
+  if (atomic_load(&l->e->sync_failed))
+    return env_fail(l->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   struct segment *s;
   int rc = segment_new(l, last->number + 1, last->number, last->base + l->segment_size, &s);
   if (rc != SDB_OK) return rc;

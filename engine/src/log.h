@@ -85,6 +85,8 @@ void log_skip(log *l, uint64_t position);
 size_t log_largest(const log *l);
 /* Makes sure that a record with that payload can be appended: afterwards append cannot fail. SDB_TOO_LARGE above half a segment. */
 int log_reserve(log *l, size_t payload);
+/* False: a record with that payload would have to wait for another segment. */
+bool log_has_room(log *l, size_t payload);
 /* Appends a record; the caller fills the payload and calls log_finish at once. */
 uint8_t *log_append(log *l, uint8_t kind, uint64_t sequence, uint16_t ops, uint64_t time_ms, size_t payload);
 void log_finish(log *l);

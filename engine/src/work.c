@@ -270,7 +270,7 @@ static int mark(sdb *db) {
   int rc = SDB_OK;
   lead_begin(db);
   pager_lock(db->pager);
-  bool wanted = log_wants_mark(db->log) && atomic_load(&db->synced_sequence) == db->last_sequence;
+  bool wanted = log_wants_mark(db->log) && atomic_load(&db->synced_sequence) == db->last_sequence && log_has_room(db->log, 0);
   if (wanted) rc = log_reserve(db->log, 0);
   if (wanted && rc == SDB_OK) {
     log_append(db->log, LOG_MARK, db->last_sequence, 0, db->e.storage->now_ms(db->e.storage->ctx), 0);
@@ -373,6 +373,7 @@ int work_change_key(sdb *db, const uint8_t *key) {
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, false);
   if (rc == SDB_OK) {
     pager_lock(db->pager);
+    publish_lazy(db); /* so that no read needs the lock to make it visible */
     rc = pager_change_key(db->pager, key);
     log_own(db->log);
     log_set_wrapped(db->log, pager_header(db->pager)->wrapped);

@@ -51,6 +51,38 @@ START_TEST(an_endpoint_in_use_is_refused) {
 }
 END_TEST
 
+/* Not taken away from whoever has the name: neither from another service, nor from a file. */
+START_TEST(a_socket_in_use_is_refused) {
+  char err[2048], other[128], name[128], ipc[160], text[8] = "";
+  snprintf(other, sizeof other, "%s/other.sdb", srv.directory);
+  snprintf(name, sizeof name, "%s/socket", srv.directory);
+  snprintf(ipc, sizeof ipc, "ipc://%s", name);
+  const char *args[] = {"--database", other, "--listen", ipc, "--events", "tcp://127.0.0.1:*", "--quiet", NULL};
+  FILE *f = fopen(name, "w");
+  ck_assert_ptr_nonnull(f);
+  fputs("mine", f);
+  fclose(f);
+  ck_assert_int_eq(run_program(args, err, sizeof err), 1);
+  check_sentence(err, name);
+  f = fopen(name, "r");
+  ck_assert_ptr_nonnull(f);
+  ck_assert_ptr_nonnull(fgets(text, sizeof text, f));
+  fclose(f);
+  ck_assert_str_eq(text, "mine");
+  ck_assert_int_eq(unlink(name), 0);
+
+  connection_close(&con);
+  ck_assert_int_eq(server_signal(&srv, SIGKILL), SIGKILL);
+  const char *listen[] = {"--listen", ipc, NULL};
+  server_restart(&srv, listen);
+  ck_assert_int_eq(run_program(args, err, sizeof err), 1);
+  check_sentence(err, "in use");
+  ck_assert_int_eq(server_signal(&srv, SIGKILL), SIGKILL);
+  server_restart(&srv, listen); /* the name that a dead one left behind is nobody's */
+  connection_open(&con, &srv, ZMQ_DEALER);
+}
+END_TEST
+
 START_TEST(what_is_no_database_is_refused) {
   char err[2048], name[128];
   snprintf(name, sizeof name, "%s/text", srv.directory);
@@ -328,6 +360,7 @@ int main(void) {
   tcase_add_checked_fixture(tc, setup, teardown);
   tcase_add_test(tc, a_second_instance_is_refused);
   tcase_add_test(tc, an_endpoint_in_use_is_refused);
+  tcase_add_test(tc, a_socket_in_use_is_refused);
   tcase_add_test(tc, what_is_no_database_is_refused);
   tcase_add_test(tc, wrong_usage_is_one_sentence);
   tcase_add_loop_test(tc, closed_standard_streams_do_no_harm, 0, 4);

@@ -282,15 +282,10 @@ backend *backend_open_file(const cli *c, access_kind access, char *message, int 
     options.encryption_key = key.given && !key.recovery ? key.bytes : NULL;
     options.recovery_key = key.given && key.recovery ? key.bytes : NULL;
     code = sdb_open(c->database, &options, &f->db);
-    if (code == SDB_NOT_FOUND) message[0] = '\0';
   }
   sdb_key_wipe(&key);
   if (code == SDB_OK) return &f->base;
-  if (code == SDB_NOT_FOUND && !message[0]) {
-    (void)snprintf(message, CLI_MESSAGE, "there is no database file '%s'", c->database);
-  } else if (!message[0]) {
-    (void)snprintf(message, CLI_MESSAGE, "%s: %s", c->database, sdb_strerror(code));
-  }
+  if (!message[0]) (void)snprintf(message, CLI_MESSAGE, "%s: %s", c->database, sdb_strerror(code));
   free(f);
   return NULL;
 }

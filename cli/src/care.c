@@ -116,7 +116,8 @@ static void print_problem(void *user, const char *sentence) {
   if (c->json) {
     json_texts_add(sentence);
   } else {
-    printf("problem: %s\n", sentence);
+    char text[CLI_MESSAGE];
+    printf("problem: %s\n", text_printable((bytes){(const uint8_t *)sentence, strlen(sentence)}, text, sizeof text));
   }
 }
 

@@ -42,7 +42,7 @@ typedef struct cli {
   struct backend *backend; /* open while the command runs */
 } cli;
 
-/* Prints one sentence on stderr, after "streamdb: ", and returns EXIT_FAILED. */
+/* Prints one sentence on stderr, after "streamdb: " and with control bytes as \xNN, and returns EXIT_FAILED. */
 __attribute__((format(printf, 1, 2))) int complain(const char *format, ...);
 
 #endif

@@ -23,11 +23,7 @@ static int options_for(const cli *c, sdb_options *o, sdb_key *key, char *message
   return EXIT_DONE;
 }
 
-static int failed(int code, const char *message) {
-  char text[CLI_MESSAGE];
-  const char *sentence = message[0] ? message : sdb_strerror(code);
-  return complain("%s", text_printable((bytes){(const uint8_t *)sentence, strlen(sentence)}, text, sizeof text));
-}
+static int failed(int code, const char *message) { return complain("%s", message[0] ? message : sdb_strerror(code)); }
 
 static void print_sentence(void *user, const char *sentence) {
   char text[CLI_MESSAGE];

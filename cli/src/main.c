@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <sdbc/sdbc.h>
 #include <sodium.h>
 #include <stdarg.h>
@@ -86,8 +87,8 @@ static const command_row command_rows[] = {
     {"insert", "PATH [FILE|-]", "store FILE, or standard input, as the current version of PATH", command_insert, 0, 1, 2,
      ACCESS_CREATE, ANYWHERE},
     {"get", "PATH", "print a document, or write it to a file", command_read, O_OUTPUT | O_VERSION, 1, 1, ACCESS_READ, ANYWHERE},
-    {"stream", "PATH", "the same for a part of it", command_read, O_OUTPUT | O_VERSION | O_OFFSET | O_LENGTH, 1, 1, ACCESS_READ,
-     ANYWHERE},
+    {"stream", "PATH", "print a part of a document, or write it to a file", command_read,
+     O_OUTPUT | O_VERSION | O_OFFSET | O_LENGTH, 1, 1, ACCESS_READ, ANYWHERE},
     {"search", "[PREFIX]", "list the paths that begin with PREFIX, in byte order", command_search, O_LIMIT | O_LONG | O_NULL, 0, 1,
      ACCESS_READ, ANYWHERE},
     {"delete", "PATH", "delete a document with all its versions", command_delete, 0, 1, 1, ACCESS_WRITE, ANYWHERE},
@@ -115,13 +116,16 @@ static const command_row command_rows[] = {
 
 /* --- Help and complaints ------------------------------------------------------------------------------------------------------ */
 
+#define COMPLAINT 6000 /* bytes of a sentence: it may name a file */
+#define COLUMN 25      /* what stands left in help */
+
 int complain(const char *format, ...) {
+  char sentence[COMPLAINT], shown[COMPLAINT];
   va_list args;
   va_start(args, format);
-  fputs("streamdb: ", stderr);
-  vfprintf(stderr, format, args);
-  fputc('\n', stderr);
+  (void)vsnprintf(sentence, sizeof sentence, format, args);
   va_end(args);
+  fprintf(stderr, "streamdb: %s\n", text_printable((bytes){(const uint8_t *)sentence, strlen(sentence)}, shown, sizeof shown));
   return EXIT_FAILED;
 }
 
@@ -133,9 +137,7 @@ int exit_code_of(const cli *c, result r) {
     (void)complain("%s at '%s'", what, text_printable(c->path, path, sizeof path));
     return EXIT_NOT_FOUND;
   }
-  const char *message = c->backend->message;
-  char sentence[CLI_MESSAGE];
-  return complain("%s", text_printable((bytes){(const uint8_t *)message, strlen(message)}, sentence, sizeof sentence));
+  return complain("%s", c->backend->message);
 }
 
 static int usage_error(const command_row *command) {
@@ -150,13 +152,14 @@ static void print_options(int bits) {
     char left[40];
     (void)snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? "," : " ",
                    o->name, o->value ? " " : "", o->value ? o->value : "");
-    printf("  %-22s  %s\n", left, o->help);
+    printf("  %-*s  %s\n", COLUMN, left, o->help);
   }
 }
 
 static int print_help(const command_row *command) {
   if (command) {
-    printf("usage: streamdb %s [options] %s\n\n%s.\n\n", command->name, command->operands, command->help);
+    const char *operands = command->operands;
+    printf("usage: streamdb %s [options]%s%s\n\n%s.\n\n", command->name, *operands ? " " : "", operands, command->help);
     if (command->options) {
       print_options(command->options);
       putchar('\n');
@@ -170,7 +173,7 @@ static int print_help(const command_row *command) {
   for (size_t i = 0; i < COMMAND_COUNT; i++) {
     char left[40];
     (void)snprintf(left, sizeof left, "%s %s", command_rows[i].name, command_rows[i].operands);
-    printf("  %-22s  %s\n", left, command_rows[i].help);
+    printf("  %-*s  %s\n", COLUMN, left, command_rows[i].help);
   }
   putchar('\n');
   print_options(O_EVERYWHERE | O_ABOUT);
@@ -197,7 +200,7 @@ static bool take_option(cli *c, const option_row *o, const char *value) {
   bool is_number = o->value && (strcmp(o->value, "N") == 0 || strcmp(o->value, "MS") == 0);
   bool positive = o->bit & (O_VERSION | O_TIMEOUT | O_LIMIT | O_COUNT);
   if (is_number && (!parse_number(value, most, &number) || (positive && number == 0))) {
-    (void)complain("--%s takes a number%s, not '%s'", o->name, positive ? " from 1" : "", value);
+    (void)complain("--%s takes a number from %d to %" PRIu64 ", not '%s'", o->name, positive, most, value);
     return false;
   }
   switch (o->bit) {
@@ -324,7 +327,7 @@ static int choose_place(cli *c, const command_row *command) {
 /* --- Running ------------------------------------------------------------------------------------------------------------------ */
 
 static int run(cli *c, const command_row *command) {
-  char message[CLI_MESSAGE] = "", sentence[CLI_MESSAGE];
+  char message[CLI_MESSAGE] = "";
   if (command->only == OPENS_ITSELF) {
     int done = command->run(c), arrived = output_flush();
     return done == EXIT_DONE ? arrived : done;
@@ -333,7 +336,7 @@ static int run(cli *c, const command_row *command) {
   int code;
   c->backend = c->database ? backend_open_file(c, access, message, &code) : backend_open_service(c, message, &code);
   if (!c->backend) {
-    (void)complain("%s", text_printable((bytes){(const uint8_t *)message, strlen(message)}, sentence, sizeof sentence));
+    (void)complain("%s", message);
     return code;
   }
   code = command->run(c);

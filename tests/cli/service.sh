@@ -55,6 +55,30 @@ is 'service: completion of a path' env STREAMDB_SERVER="$endpoint" bash -c '
   _streamdb
   [[ " ${COMPREPLY[*]} " == *" /size/1048577 "* ]]' _ "$completion" "$streamdb"
 
+# What is completed goes to a shell, and anybody may have chosen it.
+for path in '/shell/it'"'"'s' '/shell/a b' '/shell/$(touch pwned)' '/shell/urn:x:1' $'/shell/line\nbreak'; do
+  "$streamdb" "${place[@]}" insert "$path" "$work/in" >/dev/null
+done
+# completion WORD...: what the words are completed to, one a line.
+# shellcheck disable=SC2016
+completion() {
+  STREAMDB_SERVER=$endpoint bash -c '
+    compopt() { :; }
+    source "$1"
+    shift
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+    _streamdb
+    printf "%s\n" "${COMPREPLY[@]}"' _ "$completion" "$streamdb" "$@"
+}
+# shellcheck disable=SC2016
+is 'service: completion quotes what a shell would act on' \
+  test "$(completion get /shell/)" = '/shell/\$\(touch\ pwned\)
+/shell/a\ b
+/shell/it\'"'"'s
+/shell/urn:x:1'
+is 'service: completion behind what is quoted already' test "$(completion get '/shell/a\ ')" = '/shell/a\ b'
+is 'service: completion behind a colon, where bash breaks words' test "$(completion get /shell/urn : x : '')" = 1
+
 # --- a get that is interrupted ---
 # The service is stopped while the content travels, so that the signal comes in the middle; a transfer that was faster is tried
 # again.

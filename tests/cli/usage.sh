@@ -5,12 +5,14 @@
 runs 'help' 0 --help
 printed 'help names the commands' '^  versions PATH'
 printed 'help names the exit codes' '3 not found'
+is 'help: commands stand in one column' test "$(grep -E '^  [a-z]' "$work/out" | grep -cvE '^  .{25}  [^ ]')" = 0
 runs 'version' 0 --version
 printed 'version is a number' '^streamdb [0-9]+\.[0-9]+\.[0-9]+$'
 commands=(insert get stream search delete stat versions watch flush stats ping check key backup verify restore repair inspect)
 for command in "${commands[@]}"; do
   runs "help of $command" 0 "$command" --help
   printed "help of $command says how it is used" "^usage: streamdb $command "
+  is "help of $command: no line ends in a space" bash -c '! grep -q " $" "$1"' _ "$work/out"
 done
 
 runs 'no command' 2
@@ -25,6 +27,11 @@ runs 'no number' 2 search --limit many /a
 runs 'a negative number' 2 stream --offset -1 /a
 runs 'a number with something behind' 2 stream --length 10x /a
 runs 'a number beyond all bounds' 2 stream --length 99999999999999999999 /a
+complained 'a number beyond all bounds: names the bound' 'from 0 to 18446744073709551614,'
+runs 'a version beyond all bounds' 2 get --version 4294967296 /a
+complained 'a version beyond all bounds: names the bound' 'from 1 to 2147483647,'
+runs 'an argument that would draw on the terminal' 1 --database "$work/escaped.sdb" insert /a $'\e[31m\nred'
+complained 'an argument that would draw on the terminal: is escaped' "^streamdb: cannot read '.x1b.31m.x0ared': "
 runs 'a version of 0' 2 get --version 0 /a
 runs 'a service and a file' 2 --server tcp://127.0.0.1:1 --database x get /a
 runs 'an empty path' 2 get ''

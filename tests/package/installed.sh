@@ -14,7 +14,8 @@ prefix=$work/prefix
 cmake --install "$build" --prefix "$prefix" >"$work/log"
 library=$(dirname "$(find "$prefix" -name libsdb.so)")
 for name in include/sdb/sdb.h include/sdb/storage.h include/sdbc/sdbc.h bin/streamdbd bin/streamdb \
-  share/bash-completion/completions/streamdb share/doc/StreamDB/LICENSE share/doc/StreamDB/LICENSE.GPL-3.0; do
+  share/bash-completion/completions/streamdb share/doc/StreamDB/LICENSE share/doc/StreamDB/LICENSE.GPL-3.0 \
+  share/doc/StreamDB/docs/protocol.md share/doc/StreamDB/proto/dcf_db.proto; do
   [[ -s $prefix/$name ]] || { echo "$name was not installed" && exit 1; }
 done
 for name in libsdb.so libsdb.so.1 libsdbc.so libsdbc.so.1; do

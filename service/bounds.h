@@ -61,7 +61,7 @@
 #define IDLE_MS 1000       /* the same when nothing is open */
 #define RETRY_BYTES_MS 20u /* hints to clients */
 #define RETRY_SLOTS_MS 1000u
-#define COLD_MS 100       /* reads go to the workers after a major page fault */
+#define COLD_MS 100       /* reads go to the workers after one of the front met the device */
 #define STOP_SEND_MS 2000 /* replies that nobody fetches are given up at the end */
 
 #define EXIT_SYNC_FAILED 75 /* the supervisor should start the service again */

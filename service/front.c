@@ -255,12 +255,14 @@ static void handle(front *f, incoming *in) {
   handle_request(f, &rq);
 }
 
-/* A page that had to come from the device held everybody up: for a while reads are the workers' business. */
-static void notice_faults(front *f) {
+/* A page that had to come from the device held everybody up: for a while reads are the workers' business. A mapped page shows as a
+ * major fault, one that is read with a system call as blocks of input. */
+static void notice_device_reads(front *f) {
   struct rusage usage;
   if (getrusage(RUSAGE_THREAD, &usage) != 0) return;
-  if (usage.ru_majflt > f->faults) f->cold_until = f->now + COLD_MS;
-  f->faults = usage.ru_majflt;
+  long reads = usage.ru_majflt + usage.ru_inblock;
+  if (reads > f->device_reads) f->cold_until = f->now + COLD_MS;
+  f->device_reads = reads;
 }
 
 static bool receive(front *f) {
@@ -276,7 +278,7 @@ static bool receive(front *f) {
     if (got % HANDOVER_EVERY == HANDOVER_EVERY - 1) hand_over(f);
   }
   hand_over(f);
-  if (got > 0) notice_faults(f);
+  if (got > 0) notice_device_reads(f);
   return got > 0;
 }
 
@@ -352,7 +354,7 @@ bool front_run(front *f) {
   if (getrandom(&f->generation, sizeof f->generation, 0) != (ssize_t)sizeof f->generation) return false;
   f->generation = (f->generation >> 24) + 1;
   f->now = service_now();
-  notice_faults(f);
+  notice_device_reads(f);
   f->cold_until = 0;
   while (!finished(f)) {
     bool busy = receive(f);

@@ -43,7 +43,7 @@ struct front {
   size_t tasks;         /* with other threads */
   int64_t now, next_sweep, next_retry, next_complaint;
   int64_t cold_until;
-  long faults;
+  long device_reads; /* of this thread, as the system counts them */
   bool stopping;
   int64_t stop_sending_at;
   arena arena;

@@ -27,7 +27,7 @@ static const char help[] =
     ")\n"
     "  --durability LEVEL          what a write that does not say gets: durable, buffered or none (default durable)\n"
     "  --buffered-interval-ms N    how long a buffered write may stay unsynced (default 100)\n"
-    "  --versions-to-keep N        readable versions of a document, 1 or 2 (default 2)\n"
+    "  --versions-to-keep N        readable versions of a document, 1 to 255 (default 2)\n"
     "  --page-cache-size N         pages of memory for the database (default 2048)\n"
     "  --max-db-size SIZE          the data file never grows beyond it; K, M, G, T are understood (default 8T)\n"
     "  --max-document-size SIZE    the largest document accepted, at most 256M (default 256M)\n"
@@ -169,7 +169,7 @@ static bool take(const parsing *p, int code, const char *name) {
     case OPT_EVENTS: return endpoint(p, optarg, &o->events);
     case OPT_DURABILITY: return durability(p, optarg);
     case OPT_BUFFERED: return number32(p, name, optarg, 1, 60000, &e->buffered_interval_ms);
-    case OPT_VERSIONS: return number32(p, name, optarg, 1, 2, &e->versions_to_keep);
+    case OPT_VERSIONS: return number32(p, name, optarg, 1, 255, &e->versions_to_keep);
     case OPT_CACHE: return number32(p, name, optarg, 64, 1u << 28, &e->page_cache_size);
     case OPT_MAX_DB: return number(p, name, optarg, true, MIB, UINT64_C(8) << 40, &e->max_db_size);
     case OPT_MAX_DOCUMENT: return number(p, name, optarg, true, 1, SDB_MAX_DOCUMENT, &e->max_document_size);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* reads.c - get, stat, versions, search, statistics.
  *
- * A small get is answered in the front with no allocation of ours: the content is read into the front's own buffer, because its
- * size is known only then, and copied once into a message of that size. Whatever is larger, or slower, is a worker's. */
+ * A small get, or a stat, is answered in the front with no allocation of ours: the content is read into the front's own buffer,
+ * because its size is known only then, and copied once into a message of that size. Whatever is larger, or slower, is a worker's.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #define FIRST_GUESS (4u * KIB)
 #define READ_TRIES 8       /* a document that grows each time between asking its size and reading it */
 #define ENTRY_OVERHEAD 80u /* packed bytes of an entry beyond its path, its info included */
-#define MAX_VERSIONS 16u
+#define MAX_VERSIONS 255u
 
 /* --- Get ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -47,27 +48,38 @@ static bool make_body(front *f, const request *rq, size_t size, zmq_msg_t *body)
   return false;
 }
 
+/* A job for a worker, with room for `bytes` of reply; submitted next. NULL: there is no room, and the client was told. */
+static task *job_new(front *f, const request *rq, pb_bytes path, pb_bytes after, size_t bytes, void (*run)(service *, task *)) {
+  if (!front_room_job(f, rq)) return NULL;
+  if (!flow_reserve(rq->client->flow, bytes)) {
+    front_busy(f, rq, RETRY_BYTES_MS, "too many bytes of replies are on their way; read them first");
+    return NULL;
+  }
+  task *t = front_task(f, rq, path, after);
+  if (!t) {
+    flow_release(rq->client->flow, bytes);
+    return NULL;
+  }
+  t->reserved = bytes;
+  t->run = run;
+  return t;
+}
+
+static void submit(front *f, task *t) {
+  front_account(f, t);
+  front_job(f, t);
+}
+
 static void get_run(service *s, task *t);
 
 static void get_in_worker(front *f, const request *rq, size_t size) {
   const Dcf__Db__V1__Get *op = rq->op->get;
-  if (!front_room_job(f, rq)) return;
-  if (!flow_reserve(rq->client->flow, size)) {
-    front_busy(f, rq, RETRY_BYTES_MS, "too many bytes of replies are on their way; read them first");
-    return;
-  }
-  task *t = front_task(f, rq, op->path, (pb_bytes){0});
-  if (!t) {
-    flow_release(rq->client->flow, size);
-    return;
-  }
-  t->reserved = size;
+  task *t = job_new(f, rq, op->path, (pb_bytes){0}, size, get_run);
+  if (!t) return;
   t->version = op->version;
   t->offset = op->offset;
   t->length = op->length;
-  t->run = get_run;
-  front_account(f, t);
-  front_job(f, t);
+  submit(f, t);
 }
 
 static bool is_part(const Dcf__Db__V1__Get *op) { return op->offset != 0 || op->length != 0; }
@@ -212,9 +224,34 @@ static void get_run(service *s, task *t) {
 
 /* --- Stat, versions ----------------------------------------------------------------------------------------------------------- */
 
+static void stat_run(service *s, task *t) {
+  if (!task_expired(s, t)) {
+    pb_reply reply;
+    pb_info out;
+    sdb_info info;
+    service_reply(s, &reply, t->id);
+    int rc = s->store.stat(s->store.ctx, t->path, t->path_len, t->version, &info);
+    if (rc == SDB_OK) {
+      info_fill(&out, &info);
+      reply.info = &out;
+      task_reply(s, t, &reply);
+    } else {
+      task_fail_store(s, t, rc);
+    }
+  }
+  task_return(s, t);
+}
+
 void read_stat(front *f, const request *rq) {
   const Dcf__Db__V1__Stat *op = rq->op->stat;
   if (!front_path_ok(f, rq, op->path)) return;
+  if (f->now < f->cold_until) {
+    task *t = job_new(f, rq, op->path, (pb_bytes){0}, 0, stat_run);
+    if (!t) return;
+    t->version = op->version;
+    submit(f, t);
+    return;
+  }
   service *s = f->s;
   pb_reply reply;
   service_reply(s, &reply, rq->id);
@@ -230,17 +267,15 @@ void read_stat(front *f, const request *rq) {
   front_reply(f, rq->client, rq->envelope, &reply, NULL);
 }
 
-void read_versions(front *f, const request *rq) {
-  const Dcf__Db__V1__Versions *op = rq->op->versions;
-  if (!front_path_ok(f, rq, op->path)) return;
-  service *s = f->s;
-  pb_reply reply;
-  service_reply(s, &reply, rq->id);
+/* Each version stands at a place of its own. */
+static void versions_run(service *s, task *t) {
   sdb_info infos[MAX_VERSIONS];
   size_t count = 0;
-  int rc = s->store.versions(s->store.ctx, op->path.data, op->path.len, infos, MAX_VERSIONS, &count);
+  pb_reply reply;
+  service_reply(s, &reply, t->id);
+  int rc = s->store.versions(s->store.ctx, t->path, t->path_len, infos, MAX_VERSIONS, &count);
   if (rc != SDB_OK) {
-    fail_store(f, rq, rc);
+    task_fail_store(s, t, rc);
     return;
   }
   if (count > MAX_VERSIONS) count = MAX_VERSIONS;
@@ -256,7 +291,19 @@ void read_versions(front *f, const request *rq) {
   reply.n_entries = count;
   reply.entries = pointers;
   reply.last = true;
-  front_reply(f, rq->client, rq->envelope, &reply, NULL);
+  task_reply(s, t, &reply);
+}
+
+static void versions_job(service *s, task *t) {
+  if (!task_expired(s, t)) versions_run(s, t);
+  task_return(s, t);
+}
+
+void read_versions(front *f, const request *rq) {
+  const Dcf__Db__V1__Versions *op = rq->op->versions;
+  if (!front_path_ok(f, rq, op->path)) return;
+  task *t = job_new(f, rq, op->path, (pb_bytes){0}, (size_t)MAX_VERSIONS * ENTRY_OVERHEAD, versions_job);
+  if (t) submit(f, t);
 }
 
 /* --- Search ------------------------------------------------------------------------------------------------------------------- */
@@ -380,22 +427,14 @@ void read_search(front *f, const request *rq) {
     front_fail(f, rq, CODE(INVALID), "the limit of a search is at most 10,000");
     return;
   }
-  if (!front_room_job(f, rq)) return;
-  task *t = front_task(f, rq, op->prefix, op->after);
-  if (!t) return;
-  t->limit = op->limit ? op->limit : SEARCH_LIMIT;
-  size_t bytes = (size_t)t->limit * (SDB_MAX_PATH + ENTRY_OVERHEAD);
+  uint32_t limit = op->limit ? op->limit : SEARCH_LIMIT;
+  size_t bytes = (size_t)limit * (SDB_MAX_PATH + ENTRY_OVERHEAD);
   if (bytes > MAX_PAGE_BYTES) bytes = MAX_PAGE_BYTES;
-  if (!flow_reserve(rq->client->flow, bytes)) {
-    front_busy(f, rq, RETRY_BYTES_MS, "too many bytes of replies are on their way; read them first");
-    task_free(t);
-    return;
-  }
-  t->reserved = bytes;
+  task *t = job_new(f, rq, op->prefix, op->after, bytes, search_run);
+  if (!t) return;
+  t->limit = limit;
   t->infos = op->infos;
-  t->run = search_run;
-  front_account(f, t);
-  front_job(f, t);
+  submit(f, t);
 }
 
 /* --- Statistics --------------------------------------------------------------------------------------------------------------- */
@@ -443,10 +482,6 @@ static void statistics_run(service *s, task *t) {
 }
 
 void read_statistics(front *f, const request *rq) {
-  if (!front_room_job(f, rq)) return;
-  task *t = front_task(f, rq, (pb_bytes){0}, (pb_bytes){0});
-  if (!t) return;
-  t->run = statistics_run;
-  front_account(f, t);
-  front_job(f, t);
+  task *t = job_new(f, rq, (pb_bytes){0}, (pb_bytes){0}, 0, statistics_run);
+  if (t) submit(f, t);
 }

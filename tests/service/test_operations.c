@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* test_operations.c - every operation, through DEALER, DEALER with an empty frame, and REQ. */
+#include <signal.h>
 #include <stdlib.h>
 
 #include "harness.h"
@@ -426,6 +427,24 @@ START_TEST(many_requests_in_flight) {
 }
 END_TEST
 
+START_TEST(all_versions_that_are_kept_are_told) {
+  enum { KEPT = 255 };
+  ck_assert_int_eq(server_signal(&srv, SIGTERM), 0);
+  server_restart(&srv, (const char *[]){"--versions-to-keep", "255", "--no-mmap", NULL});
+  connection_open(&con, &srv, ZMQ_DEALER);
+  for (int i = 0; i < KEPT + 5; i++) {
+    call k = call_insert("/many", "x", 1);
+    k.op.insert.durability = DCF__DB__V1__DURABILITY__NONE;
+    ck_assert_int_eq(call_code(&con, &k), CODE(OK));
+  }
+  call k = call_versions("/many");
+  answer a = call_ask(&con, &k);
+  ck_assert_uint_eq(a.reply->n_entries, KEPT);
+  for (unsigned i = 0; i < KEPT; i++) ck_assert_uint_eq(a.reply->entries[i]->info->version, KEPT + 5 - i);
+  answer_free(&a);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("operations");
   TCase *tc = tcase_create("each way");
@@ -443,6 +462,7 @@ int main(void) {
   tcase_add_loop_test(tc, wrong_fields_are_named, 0, WAYS);
   tcase_add_loop_test(tc, the_longest_path_and_any_bytes, 0, WAYS);
   tcase_add_loop_test(tc, another_epoch_is_reset, 0, WAYS);
+  tcase_add_test(tc, all_versions_that_are_kept_are_told);
   tcase_add_test(tc, a_page_is_cut_at_its_bytes);
   tcase_add_test(tc, many_requests_in_flight);
   tcase_add_test(tc, the_protocol_page_names_every_figure);

@@ -3,9 +3,12 @@
  *
  * The child process runs the service; the store is libsdb on memory, wrapped. What fails is said by the path, so that one service
  * can be asked for every failure: "/fail/CODE" answers that code. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +36,28 @@ static int get(void *ctx, const void *path, size_t path_len, uint32_t version, v
                sdb_info *info) {
   int rc = failure_of(path, path_len);
   return rc != SDB_OK ? rc : real.get(ctx, path, path_len, version, buf, cap, size, info);
+}
+
+/* Whether the caller is a worker: the front is the process's first thread. */
+static bool in_worker(void) { return syscall(SYS_gettid) != getpid(); }
+
+/* "/thread" says who asks: version 1 is the front, 2 a worker. "/device" is a read that the system's cache cannot answer. */
+static int stat_document(void *ctx, const void *path, size_t path_len, uint32_t version, sdb_info *info) {
+  if (path_len != 7 || memcmp(path, "/thread", 7) != 0) return real.stat(ctx, path, path_len, version, info);
+  *info = (sdb_info){.version = in_worker() ? 2 : 1};
+  return SDB_OK;
+}
+
+static int device = -1;
+
+static int get_range(void *ctx, const void *path, size_t path_len, uint32_t version, uint64_t offset, void *buf, size_t len,
+                     size_t *got, sdb_info *info) {
+  if (path_len != 7 || memcmp(path, "/device", 7) != 0)
+    return real.get_range(ctx, path, path_len, version, offset, buf, len, got, info);
+  static _Alignas(4096) char sector[4096];
+  *got = 0;
+  *info = (sdb_info){.version = 1};
+  return pread(device, sector, sizeof sector, 0) == (ssize_t)sizeof sector ? SDB_OK : SDB_IO;
 }
 
 static int put(void *ctx, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *how,
@@ -81,6 +106,8 @@ static int serve(void) {
   store failing = real;
   failing.get = get;
   failing.put = put;
+  failing.stat = stat_document;
+  failing.get_range = get_range;
   failing.wait = wait_for;
   failing.cursor_open = cursor_open;
   failing.reader_read = reader_read;
@@ -120,6 +147,36 @@ static void teardown(void) {
 }
 
 /* --- Tests -------------------------------------------------------------------------------------------------------------------- */
+
+/* The read that met the device has waited; those that follow are not to hold everybody up. */
+START_TEST(what_comes_from_the_device_is_read_by_workers) {
+  static _Alignas(4096) char sector[4096];
+  char name[] = "device-XXXXXX";
+  device = mkstemp(name);
+  ck_assert_int_ge(device, 0);
+  ck_assert_int_eq(write(device, sector, sizeof sector), (int)sizeof sector);
+  ck_assert_int_eq(fsync(device), 0);
+  struct rusage before, after;
+  bool direct = fcntl(device, F_SETFL, O_DIRECT) == 0;
+  getrusage(RUSAGE_SELF, &before);
+  direct = direct && pread(device, sector, sizeof sector, 0) == (ssize_t)sizeof sector;
+  getrusage(RUSAGE_SELF, &after);
+  ck_assert_int_eq(unlink(name), 0);
+  start();
+  bool by_worker = false;
+  for (int i = 0; i < 50 && !by_worker; i++) {
+    call k = call_get("/device");
+    k.op.get.length = 1;
+    ck_assert_int_eq(call_code(&con, &k), CODE(OK));
+    k = call_stat("/thread");
+    answer a = call_ask(&con, &k);
+    by_worker = a.reply->info->version == 2;
+    answer_free(&a);
+  }
+  /* Where the system does not count such reads there is nothing to go by. */
+  if (direct && after.ru_inblock > before.ru_inblock) ck_assert(by_worker);
+}
+END_TEST
 
 START_TEST(every_failure_has_its_code) {
   static const struct {
@@ -278,6 +335,7 @@ int main(void) {
   TCase *tc = tcase_create("failures");
   tcase_set_timeout(tc, 60);
   tcase_add_checked_fixture(tc, NULL, teardown);
+  tcase_add_test(tc, what_comes_from_the_device_is_read_by_workers);
   tcase_add_test(tc, every_failure_has_its_code);
   tcase_add_test(tc, a_failed_sync_ends_the_service);
   tcase_add_test(tc, a_stop_finishes_what_was_accepted);

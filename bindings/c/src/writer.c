@@ -42,7 +42,9 @@ struct sdbc_writer {
   uint8_t path[SDBC_MAX_PATH];
 };
 
-static const char upload_lost[] = "the upload was lost with the connection; nothing of it is stored, begin again";
+static const char upload_lost[] =
+    "the upload is gone, with the connection or after a pause longer than the service's lease; nothing of it is stored, begin "
+    "again";
 
 static void set_credit(sdbc_writer *w, uint32_t credit) {
   w->credit = credit == 0 ? 1 : credit > CI_WRITER_CREDIT ? CI_WRITER_CREDIT : credit;

@@ -288,8 +288,9 @@ SDBC_API uint64_t sdbc_reader_offset(const sdbc_reader *reader);
 SDBC_API void sdbc_reader_close(sdbc_reader *reader);
 
 /* Writes one document piece by piece in constant memory. `size_hint` is the exact size if it is known (committing another one is
- * SDBC_INVALID), else SDBC_UNKNOWN_SIZE. Nothing is visible before sdbc_writer_commit(). When the connection is lost the upload is
- * lost with it: the next call answers SDBC_TIMEOUT, and writing begins again with a new writer.
+ * SDBC_INVALID), else SDBC_UNKNOWN_SIZE. Nothing is visible before sdbc_writer_commit(). When the connection is lost, or nothing is
+ * written for longer than the service's lease (30 s), the upload is lost: the next call answers SDBC_TIMEOUT, and writing begins
+ * again with a new writer.
  * SDBC_TOO_LARGE, SDBC_FULL, SDBC_READ_ONLY, SDBC_CONDITION, SDBC_RESET. */
 SDBC_API SDBC_MUST_USE int sdbc_writer_open(sdbc *client, const void *path, size_t path_len, uint64_t size_hint,
                                             const sdbc_put_options *options, sdbc_writer **writer);

@@ -87,8 +87,8 @@ static int place_and_write(pager *p, struct frame **frames, uint32_t count, stru
 
 /* --- Ahead of the checkpoint -------------------------------------------------------------------------------------------------- */
 
-static bool spillable(pager *p, const struct frame *f, uint64_t published) {
-  return f->version <= published && !f->newer && f->number != p->append_page;
+static bool spillable(const pager *p, const struct frame *f, uint64_t published) {
+  return (f->ahead || f->version <= published) && !f->newer && f->number != p->append_page;
 }
 
 int pager_spill(pager *p, unsigned budget, bool *more) {
@@ -99,9 +99,10 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
   pager_lock(p);
   frames_reclaim(p);
   if (p->settling.first || p->held.first) frames_settle_all(p);
-  if (p->dirty_count > p->cache_pages / 2) {
+  if (pager_spill_due(p)) {
     uint64_t published = pager_published(p);
-    for (int pass = 0; pass < 2 && count < limit; pass++) { /* full heap pages never change again; then the oldest */
+    int passes = pager_mostly_dirty(p) ? 2 : 1;
+    for (int pass = 0; pass < passes && count < limit; pass++) { /* full heap pages never change again; then the oldest */
       for (struct frame *f = p->dirty.first, *next; f && (pass || f->ahead) && count < limit; f = next) {
         next = f->next;
         if (!spillable(p, f, published)) continue;
@@ -112,7 +113,7 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
     }
     if (count) rc = place_and_write(p, chosen, count, &p->dirty);
   }
-  *more = rc == SDB_OK && count > 0 && p->dirty_count > p->cache_pages / 2;
+  *more = rc == SDB_OK && count > 0 && pager_spill_due(p);
   pager_unlock(p);
   return rc;
 }
@@ -466,6 +467,7 @@ void pager_checkpoint_end(pager *p, bool ok) {
   frames_look_again(p, p->cp.version);
   space_fold(p);
   frames_reclaim(p);
+  p->held_for = 0;
   frames_settle_all(p);
   space_reclaim(p);
 }

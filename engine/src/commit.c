@@ -5,16 +5,16 @@
  *                                                                                          '-- leader: seal, write, sync, publish
  *
  * Durable commits are applied to the open version, which the leader closes; it is published after the sync. A commit that waits for
- * no sync is visible at once, lazily: the next reader (or every 64th commit) publishes. It must not overtake a durable one that
- * still waits: then it waits with it. A durable commit first publishes what is lazily visible, so that a reader never publishes it
- * early.
+ * no sync is visible at once, lazily: the next reader publishes. As long as nobody reads, pages changed once are not copied again.
+ * It must not overtake a durable one that still waits: then it waits with it. A durable commit first publishes what is lazily
+ * visible, so that a reader never publishes it early.
  *
  * A refusal that rests on state nobody has seen yet (failed condition, "was not there", a known token) waits for that state's fate.
  */
 #include "codec.h"
 #include "db.h"
 
-enum { LAZY_COMMITS = 64, PIECE_LIMIT = 1 << 20, MAX_UNSYNCED = 1 << 19 };
+enum { LOG_BACKLOG = 1 << 20, MAX_UNSYNCED = 1 << 19 };
 
 /* --- Publishing
  * -------------------------------------------------------------------------------------------------------------------- */
@@ -24,7 +24,6 @@ void publish_lazy(sdb *db) {
   pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->lazy, false);
-  db->lazy_count = 0;
 }
 
 static bool durable_waiting(const sdb *db) { return db->last_durable > atomic_load(&db->synced_sequence); }
@@ -154,7 +153,6 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
   uint64_t sequence = db->last_sequence;
   db->last_commit_us = db->e.storage->monotonic_us(db->e.storage->ctx);
   atomic_fetch_add_explicit(&db->n.commits, 1, memory_order_relaxed);
-  if (log_open_bytes(db->log) >= PIECE_LIMIT) log_seal(db->log);
   if (d == SDB_DURABLE) {
     db->last_durable = sequence;
     return sequence;
@@ -163,7 +161,7 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
   if (d == SDB_BUFFERED) db->unsynced = true;
   if (durable_waiting(db)) return db->last_durable; /* never visible before an earlier one */
   atomic_store(&db->lazy, true);
-  if (++db->lazy_count >= LAZY_COMMITS) publish_lazy(db);
+  if (pager_version_heavy(db->pager)) publish_lazy(db);
   return sequence - atomic_load(&db->synced_sequence) > MAX_UNSYNCED ? sequence : 0;
 }
 
@@ -198,16 +196,24 @@ static int become_visible(sdb *db, uint64_t sequence, uint64_t wait_for) {
   return rc;
 }
 
+/* Pieces of the log that nobody waits for go to the file so that memory stays small: by the engine's thread, where there is one and
+ * it comes round, else here. Only where much has gathered is an owner waited for who syncs. */
+static int write_backlog(sdb *db) {
+  size_t backlog = log_backlog(db->log);
+  if (backlog <= (db->worker ? LOG_BACKLOG : 0)) return SDB_OK;
+  if (backlog > 4 * LOG_BACKLOG) log_own(db->log);
+  else if (!log_try_own(db->log)) return SDB_OK;
+  int rc = log_write(db->log);
+  log_disown(db->log);
+  return rc;
+}
+
 static int finish(sdb *db, const struct commit *q, uint64_t sequence, uint64_t wait_for, struct pressure pressure) {
   int rc = SDB_OK;
   bool durable = q->durability == SDB_DURABLE;
   if (wait_for && !durable) rc = become_visible(db, sequence, wait_for);
   else if (wait_for && !q->defer) rc = wait_durable(db, wait_for);
-  if (!wait_for && log_has_sealed(db->log)) { /* a large piece: hand it to the file now, so that memory stays small */
-    log_own(db->log);
-    rc = log_write(db->log);
-    log_disown(db->log);
-  }
+  if (!wait_for) rc = write_backlog(db);
   if (!q->background) work_after_commit(db, pressure);
   return rc;
 }

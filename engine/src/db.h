@@ -90,7 +90,6 @@ struct sdb {
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
   atomic_bool lazy;         /* visible to whoever looks: the open version holds only commits that wait for no sync */
-  unsigned lazy_count;
 
   /* Group commit. Who waits belongs to the group that is on its way or to the one behind it: each has a gate of its own, so that
    * the end of a group wakes its members and one of the next, who leads that. */

@@ -169,6 +169,7 @@ int log_reserve(log *l, size_t plain) {
   if (plain > log_largest(l))
     return env_fail(l->e, SDB_TOO_LARGE, "a commit of %zu bytes does not fit into half a log segment of %u bytes", plain,
                     l->segment_size);
+  if (l->open && l->open->len + need + LOG_SECTOR > l->open->cap) log_seal(l); /* which moves the tail to a sector's end */
   if (l->tail + need > segment_end(l)) {
     int rc = ensure_next(l);
     if (rc != SDB_OK) return rc;
@@ -179,20 +180,12 @@ int log_reserve(log *l, size_t plain) {
     mutex_unlock(&l->queue);
     l->tail = l->current->base + LOG_SECTOR;
   }
-  struct piece *p = l->open;
-  if (!p) {
-    p = piece_get(l, need + LOG_SECTOR);
-    if (!p) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for the log");
-    p->segment = l->current;
-    p->offset = (uint32_t)(l->tail - l->current->base);
-    l->open = p;
-  } else if (p->len + need + LOG_SECTOR > p->cap) {
-    size_t cap = 2 * p->cap > p->len + need + LOG_SECTOR ? 2 * p->cap : p->len + need + LOG_SECTOR;
-    uint8_t *bytes = mem_resize(l->e, p->bytes, cap);
-    if (!bytes) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for the log");
-    p->bytes = bytes;
-    p->cap = cap;
-  }
+  if (l->open) return SDB_OK;
+  struct piece *p = piece_get(l, need + LOG_SECTOR);
+  if (!p) return env_fail(l->e, SDB_NO_MEMORY, "out of memory for the log");
+  p->segment = l->current;
+  p->offset = (uint32_t)(l->tail - l->current->base);
+  l->open = p;
   return SDB_OK;
 }
 
@@ -260,6 +253,7 @@ void log_seal(log *l) {
     if (l->sealed_last) l->sealed_last->next = p;
     else l->sealed_first = p;
     l->sealed_last = p;
+    l->sealed_bytes += p->len;
   }
   mutex_unlock(&l->queue);
 }
@@ -271,13 +265,7 @@ log_place log_end(const log *l) {
   return (log_place){.position = l->tail, .chain = l->chain, .segment = s ? s->number : 0, .salt = s ? s->salt : 0};
 }
 
-size_t log_open_bytes(const log *l) { return l->open ? l->open->len : 0; }
-bool log_has_sealed(log *l) {
-  mutex_lock(&l->queue);
-  bool sealed = l->sealed_first != NULL;
-  mutex_unlock(&l->queue);
-  return sealed;
-}
+size_t log_backlog(log *l) { return atomic_load_explicit(&l->sealed_bytes, memory_order_relaxed); }
 
 bool log_wants_mark(const log *l) { return l->started && !l->open && l->stated < l->commit_end; }
 
@@ -288,6 +276,7 @@ void log_set_wrapped(log *l, const uint8_t wrapped[CIPHER_WRAPPED]) {
 /* --- Owner -------------------------------------------------------------------------------------------------------------------- */
 
 void log_own(log *l) { mutex_lock(&l->owner); }
+bool log_try_own(log *l) { return mutex_try(&l->owner); }
 void log_disown(log *l) { mutex_unlock(&l->owner); }
 
 int log_write(log *l) {
@@ -312,6 +301,7 @@ int log_write(log *l) {
     if (p->sequence) l->written_sequence = p->sequence;
     mutex_lock(&l->queue);
     l->sealed_first = p->next;
+    l->sealed_bytes -= p->len;
     if (!p->next) l->sealed_last = NULL;
     bool keep = p->cap <= 4 * PIECE_BYTES;
     p->next = l->idle;

@@ -95,9 +95,8 @@ void log_seal(log *l);
 /* Position where the next group will begin, once sealed; log_end: as a place for a header slot. */
 uint64_t log_tail(const log *l);
 log_place log_end(const log *l);
-/* Bytes of the open piece: a large one is better sealed and written. */
-size_t log_open_bytes(const log *l);
-bool log_has_sealed(log *l);
+/* Bytes of sealed pieces that wait for being written. */
+size_t log_backlog(log *l);
 /* True when the current segment is half full and its successor is not set up. */
 bool log_wants_segment(log *l);
 /* True when the last group is not yet covered by a later record's "known to be synced". */
@@ -106,6 +105,7 @@ bool log_wants_mark(const log *l);
 /* --- The owner ---------------------------------------------------------------------------------------------------------------- */
 
 void log_own(log *l);
+bool log_try_own(log *l); /* false: somebody else does */
 void log_disown(log *l);
 /* Writes the sealed pieces. SDB_IO, SDB_FULL: nothing after it may be acknowledged. */
 int log_write(log *l);

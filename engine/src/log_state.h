@@ -53,7 +53,8 @@ struct log {
 
   struct piece *open;
   struct piece *sealed_first, *sealed_last;
-  struct piece *idle; /* for reuse */
+  _Atomic size_t sealed_bytes; /* changed under `queue` */
+  struct piece *idle;          /* for reuse */
 
   uint64_t tail; /* position of the next record */
   uint32_t chain;

@@ -25,6 +25,7 @@ void dirty_push(struct frame_list *l, struct frame *f) {
     list_push(l, f);
     return;
   }
+  l->ahead++;
   f->prev = NULL;
   f->next = l->first;
   if (l->first) l->first->prev = f;
@@ -38,6 +39,8 @@ void list_remove(struct frame_list *l, struct frame *f) {
   if (f->next) f->next->prev = f->prev;
   else l->last = f->prev;
   f->prev = f->next = NULL;
+  if (f->ahead) l->ahead--;
+  f->ahead = false;
 }
 
 /* --- Readers ------------------------------------------------------------------------------------------------------------------ */
@@ -231,7 +234,10 @@ static void frame_shed(pager *p, struct frame *f) {
 }
 
 /* A frame that is on disk, or a freed page, and behind which no view looks any more becomes a plain word (a cached frame without
- * mapping). If a pin needs what is behind it, the end of that pin brings it here again; else it waits in the settling list. */
+ * mapping). If a pin needs what is behind it, the end of that pin brings it here again; else it waits in the settling list.
+ *
+ * A heap page need not wait for views that do not have it: they reach heap pages through their own table only. The checkpoint that
+ * runs must be waited for, because it takes what a word says for its own. */
 void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
   struct map_chunk *c;
   uint32_t slot;
@@ -242,12 +248,12 @@ void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
     frame_shed(p, f);
     return;
   }
-  if (f->version > oldest || (freed && f->version > p->checkpoint_version)) {
+  if ((f->version > oldest && f->kind != PAGE_HEAP) || (freed && f->version > p->checkpoint_version)) {
     f->settling = true;
     list_push(&p->settling, f);
     return;
   }
-  if (f->version > pinned_first(p)) {
+  if (f->version > pinned_first(p) || (p->cp.active && f->version > p->cp.version)) {
     frame_shed(p, f);
     f->held = true;
     list_push(&p->held, f);
@@ -447,6 +453,7 @@ static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
   old->settling = old->held = false;
   old->newer = f;
   old->superseded = f->version;
+  p->open_copies += atomic_load(&old->data) != NULL;
   old->old_next = NULL;
   old->old_prev = p->old_last;
   if (p->old_last) p->old_last->old_next = old;
@@ -597,6 +604,7 @@ struct mutex *pager_mutex(pager *p) {
 
 uint64_t pager_close_version(pager *p) {
   p->open_used = false;
+  p->open_copies = 0;
   return p->open_version++;
 }
 
@@ -672,11 +680,25 @@ const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_
 
 uint64_t pager_logical_limit(const pager *p) { return p->logical_limit; }
 bool pager_changed(const pager *p) { return p->dirty_count > 0 || p->graves.first; }
-bool pager_half_dirty(const pager *p) { return p->dirty_count > p->cache_pages / 2; }
+
+/* Without a mapping clean pages need room as well. */
+bool pager_mostly_dirty(const pager *p) {
+  uint32_t pages = p->cache_pages;
+  return p->dirty_count > (p->mapped ? pages - pages / 4 : pages / 2);
+}
+
+bool pager_spill_due(const pager *p) {
+  uint32_t unit = STAGE_BYTES >> p->g.page_bits, eighth = p->cache_pages / 8;
+  return p->dirty.ahead > (unit < eighth ? unit : eighth) || pager_mostly_dirty(p);
+}
+
 bool pager_crowded(const pager *p) {
   uint32_t pages = p->cache_pages;
   return p->dirty_count >= pages - pages / 8;
 }
+
+bool pager_version_heavy(const pager *p) { return p->open_copies > p->cache_pages / 16; }
+
 uint32_t pager_live(pager *p, uint32_t number) {
   struct map_chunk *c;
   uint32_t slot;

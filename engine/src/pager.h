@@ -152,12 +152,17 @@ int pager_hold_run(pager *p, run r);
 
 /* --- Background --------------------------------------------------------------------------------------------------------------- */
 
-/* Writes dirty pages to their new places ahead of the checkpoint when they fill half of the cache. Called without the lock, by one
- * thread at a time. *more: still above the mark. */
+/* Writes dirty pages to their new places ahead of the checkpoint: full heap pages, which never change again, as soon as they are
+ * enough for a unit of the file; others, the oldest first, when dirty pages fill most of the cache and only if they are published.
+ * Called without the lock, by one thread at a time. *more: there are still too many. */
 int pager_spill(pager *p, unsigned budget, bool *more);
-/* True when changed pages fill half of the cache, and so much of it that commits have to help. Under the lock. */
-bool pager_half_dirty(const pager *p);
+/* True when there is something to write ahead, and so much that commits have to help. Under the lock. */
+bool pager_spill_due(const pager *p);
 bool pager_crowded(const pager *p);
+/* True when dirty pages of all kinds are to be written ahead. Under the lock. */
+bool pager_mostly_dirty(const pager *p);
+/* True when the open version keeps many copies of changed pages in memory, which go when it is published. Under the lock. */
+bool pager_version_heavy(const pager *p);
 /* True when a checkpoint should free space soon: there are hardly more free pages than it needs itself. Under the lock. */
 bool pager_starved(const pager *p);
 /* True when somebody was refused space since the last checkpoint began. Under the lock. */

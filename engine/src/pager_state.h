@@ -40,6 +40,7 @@ struct frame {
 
 struct frame_list {
   struct frame *first, *last;
+  uint32_t ahead; /* how many heap pages at its beginning */
 };
 
 struct map_chunk {
@@ -140,6 +141,7 @@ struct pager {
   _Atomic uint64_t published;
   uint64_t open_version; /* collects changes; published < open_version */
   bool open_used;
+  uint32_t open_copies;        /* pages in memory that it has changed: both copies stay there until it is published */
   uint64_t floor;              /* version of the checkpoint begun last: frames at or below it may not be appended to */
   uint64_t published_sequence; /* with `published`, under pin_lock */
   struct pin *pins;            /* by rising view */
@@ -158,8 +160,9 @@ struct pager {
   struct frame_list dirty;    /* heap pages, then the others, oldest first: the order in which they are written ahead */
   struct frame_list graves;   /* freed pages: nothing to write, so they fill neither cache nor reserve */
   struct frame_list settling; /* written, or freed pages, that older views may still look behind */
-  struct frame_list held;     /* clean, and only younger than a pin: a word would not say since when the page is as it is */
-  uint64_t held_for;          /* the oldest pin when that list was looked at */
+  struct frame_list held;     /* clean, and only younger than a pin or the checkpoint: a word would not say since when the page is
+                                 as it is */
+  uint64_t held_for;          /* the oldest pin when that list was looked at; 0: look again */
   struct frame *old_first, *old_last;
   uint64_t old_count;
   uint64_t reclaim_from;     /* under pin_lock: what was superseded up to there is needed by a pin, or gone */

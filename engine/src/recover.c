@@ -139,7 +139,7 @@ int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint
  */
 static int breathe(struct replay *rp) {
   pager *p = rp->db->pager;
-  bool more = pager_half_dirty(p) && !rp->db->read_only;
+  bool more = pager_spill_due(p) && !rp->db->read_only;
   int rc = SDB_OK;
   pager_leave(p, rp->slot);
   pager_unlock(p);

@@ -37,9 +37,9 @@ static int apply(repair *rp, uint8_t op, bool created, const uint8_t *body, uint
   if (rc == SDB_OK) rc = recover_apply(db, op, created, body, len);
   pager_leave(db->pager, slot);
   if (++rp->applied % PUBLISH_EVERY == 0) pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
-  bool half = pager_half_dirty(db->pager);
+  bool due = pager_spill_due(db->pager);
   pager_unlock(db->pager);
-  while (rc == SDB_OK && half && more) rc = pager_spill(db->pager, 256, &more);
+  while (rc == SDB_OK && due && more) rc = pager_spill(db->pager, 256, &more);
   if (rc != SDB_OK) {
     char text[256];
     sdb_message(db, text, sizeof text);

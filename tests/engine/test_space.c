@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sdb/sdb.h"
 #include "sdb/storage.h"
@@ -294,6 +295,72 @@ START_TEST(test_fill_delete_a_tenth_write_again) {
 }
 END_TEST
 
+/* --- Pages made beside a checkpoint ------------------------------------------------------------------------------------------- */
+
+static sdb *open_file(const char *name) {
+  sdb_options o;
+  sdb *db = NULL;
+  sdb_options_init(&o);
+  o.threads = false;
+  o.page_cache_size = 64;
+  o.use_compression = false;
+  o.durability = SDB_BUFFERED;
+  o.wal_segment_size = 1 << 20;
+  o.checkpoint_wal_bytes = 2 << 20;
+  ck_assert_int_eq(sdb_open(name, &o, &db), SDB_OK);
+  return db;
+}
+
+/* Commits and makes visible, so that all of it may be written ahead. */
+static void put_visibly(sdb *db, unsigned from, unsigned count) {
+  sdb_batch *batch;
+  sdb_info info;
+  char path[32];
+  ck_assert_int_eq(sdb_batch_open(db, &batch), SDB_OK);
+  for (unsigned i = from; i < from + count; i++) {
+    size_t len = path_of(i, path);
+    memset(bytes, (int)(i * 31 + 7 + 1), LEN);
+    ck_assert_int_eq(sdb_batch_put(batch, path, len, bytes, LEN, NULL), SDB_OK);
+    version[i] = 1;
+  }
+  ck_assert_int_eq(sdb_batch_commit(batch, NULL, NULL, 0, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_stat(db, path, path_of(from, path), SDB_CURRENT, &info), SDB_OK);
+}
+
+/* What the process leaves when it ends at this moment. */
+static void verify_killed(void) {
+  ck_assert_int_eq(system("rm -rf killed && mkdir killed && cp space.sdb* killed"), 0);
+  sdb *db = open_file("killed/space.sdb");
+  verify(db, 0);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+
+/* With a mapping, where a page that was written is a mere place at once. What commits beside a checkpoint make is no part of it,
+ * also when it is written before the checkpoint is complete: the state that it stands for reaches all that it says is used. */
+START_TEST(test_pages_made_beside_a_checkpoint) {
+  enum { BATCH = 200 };
+  char directory[] = "/tmp/sdb-space-XXXXXX", command[64];
+  ck_assert_ptr_nonnull(mkdtemp(directory));
+  ck_assert_int_eq(chdir(directory), 0);
+  sdb *db = open_file("space.sdb");
+  unsigned kills = 0;
+  memset(version, 0, sizeof version);
+  for (unsigned i = 0; i < DOCUMENTS; i += BATCH) {
+    uint64_t checkpoints = stats_of(db).checkpoints;
+    put_visibly(db, i, BATCH);
+    if (stats_of(db).checkpoints == checkpoints) continue;
+    ck_assert_int_eq(sdb_flush(db), SDB_OK);
+    verify_killed();
+    kills++;
+  }
+  ck_assert_uint_ge(kills, 2);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  snprintf(command, sizeof command, "rm -rf '%s'", directory);
+  ck_assert_int_eq(chdir("/"), 0);
+  ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("space");
   TCase *tc = tcase_create("space");
@@ -303,6 +370,7 @@ int main(void) {
   tcase_add_test(tc, test_given_back_and_gone);
   tcase_add_test(tc, test_log_is_given_back);
   tcase_add_test(tc, test_fill_delete_a_tenth_write_again);
+  tcase_add_test(tc, test_pages_made_beside_a_checkpoint);
   suite_add_tcase(suite, tc);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);

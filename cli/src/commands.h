@@ -22,7 +22,8 @@ int command_restore(cli *c);
 int command_repair(cli *c);
 int command_inspect(cli *c);
 int command_key(cli *c);
-int key_operands(const cli *c); /* EXIT_DONE, or EXIT_USAGE, which has been said */
-bool key_changes(const cli *c); /* the command writes */
+int key_operands(const cli *c);    /* EXIT_DONE, or EXIT_USAGE, which has been said */
+int insert_operands(const cli *c); /* EXIT_DONE, or EXIT_FAILED, which has been said: before a database is made in vain */
+bool key_changes(const cli *c);    /* the command writes */
 
 #endif

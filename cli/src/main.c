@@ -386,5 +386,6 @@ int main(int argc, char **argv) {
   int code = take_operands(&c, command, argc, argv);
   if (code == EXIT_DONE && command->run == command_key) code = key_operands(&c);
   if (code == EXIT_DONE) code = choose_place(&c, command);
+  if (code == EXIT_DONE && command->run == command_insert) code = insert_operands(&c);
   return code == EXIT_DONE ? run(&c, command) : code;
 }

@@ -23,9 +23,16 @@ typedef struct source {
   uint64_t size; /* UNKNOWN_SIZE for what is no ordinary file */
 } source;
 
+static bool is_standard_input(const char *name) { return !name || strcmp(name, "-") == 0; }
+
+int insert_operands(const cli *c) {
+  if (is_standard_input(c->file) || access(c->file, R_OK) == 0) return EXIT_DONE;
+  return complain("cannot read '%s': %s", c->file, strerror(errno));
+}
+
 static int source_open(source *s, const char *name) {
   *s = (source){.fd = STDIN_FILENO, .shown = "standard input", .size = UNKNOWN_SIZE};
-  if (name && strcmp(name, "-") != 0) {
+  if (!is_standard_input(name)) {
     s->shown = name;
     s->fd = open(name, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0) return complain("cannot read '%s': %s", name, strerror(errno));

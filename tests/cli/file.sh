@@ -8,6 +8,8 @@ for command in 'get /a' 'search' 'stat /a' 'versions /a' 'delete /a' 'flush' 'st
   complained "$command on a file that is not there: names it" 'none\.sdb'
 done
 is 'file: none of them made it' test ! -e "$work/none.sdb"
+runs 'file: insert of what cannot be read' 1 --database "$work/none.sdb" insert /a "$work/missing"
+is 'file: and no database is made for it' test ! -e "$work/none.sdb"
 runs 'file: insert where there is no folder' 1 --database "$work/no/folder/new.sdb" insert /a "$work/in"
 complained 'insert where there is no folder: says that' 'folder does not exist'
 printf 'no database' >"$work/text"

@@ -252,7 +252,9 @@ static upload *upload_new(front *f, const request *rq, size_t slot) {
   u->number = f->generation++ * MAX_SLOTS + slot;
   u->client = rq->client;
   u->lease_until = f->now + f->s->options->stream_lease_ms;
-  u->size_hint = op->has_size_case == DCF__DB__V1__UPLOAD_OPEN__HAS_SIZE_SIZE ? op->size : SDB_UNKNOWN_SIZE;
+  u->size_hint = SDB_UNKNOWN_SIZE;
+  if (op->has_size_case == DCF__DB__V1__UPLOAD_OPEN__HAS_SIZE_SIZE) /* the number that means unknown is too large as well */
+    u->size_hint = op->size < SDB_UNKNOWN_SIZE ? op->size : SDB_UNKNOWN_SIZE - 1;
   sdb_put_options_init(&u->put);
   u->put.durability = service_durability(f->s, (sdb_durability)op->durability);
   u->put.defer = u->put.durability == SDB_DURABLE;

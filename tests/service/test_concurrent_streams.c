@@ -460,6 +460,8 @@ START_TEST(sizes_conditions_and_tokens_of_uploads) {
   k.op.upload_open.has_size_case = DCF__DB__V1__UPLOAD_OPEN__HAS_SIZE_SIZE;
   k.op.upload_open.size = 268435457;
   ck_assert_int_eq(call_code(&con, &k), CODE(TOO_LARGE));
+  k.op.upload_open.size = UINT64_MAX;
+  ck_assert_int_eq(call_code(&con, &k), CODE(TOO_LARGE));
 }
 END_TEST
 

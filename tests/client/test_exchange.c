@@ -177,6 +177,9 @@ START_TEST(a_delete_that_finds_nothing_after_a_lost_answer_is_done) {
   s.refuse = CODE(BUSY); /* a refusal leaves no doubt */
   s.refusals = 1;
   ck_assert_int_eq(sdbc_delete(client, "/p", 2, NULL, &commit), SDBC_NOT_FOUND);
+  s.refuse = CODE(TIMED_OUT); /* nor does a request that was not begun */
+  s.refusals = 1;
+  ck_assert_int_eq(sdbc_delete(client, "/p", 2, NULL, &commit), SDBC_NOT_FOUND);
   sdbc_close(client);
   fake_stop(f);
 }

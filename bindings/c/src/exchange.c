@@ -231,7 +231,6 @@ static void answer(sdbc *h, ci_request *r, int code, const ci_reply *reply) {
   }
   /* A late word about an earlier attempt does not count while the next one is being prepared, unless it settles the matter. */
   if (ci_can_retry(code) && r->state != CI_SENT) return;
-  if (code == SDBC_TIMEOUT) r->unknown = true;
   if (retry(h, r, code, reply->head->retry_after_ms)) return;
   finish(h, r, code, reply);
 }

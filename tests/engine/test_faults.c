@@ -1,82 +1,23 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* test_faults.c - every public call with every storage call and allocation failing, once and for good; and the device full.
- *
- * A sweep fails the 1st, 2nd, 3rd ... call of a kind that a public call makes, until one is not reached any more. After each:
- *   1. the answer is success, or the code that the storage gave (sync and log: SDB_SYNC_FAILED)
- *   2. what the open handle shows is the state before or, on success, the state after; only after a failed sync either
- *   3. the next durable put works; after a failed sync it is refused, and so is every other one
- *   4. the power fails; with even numbers the handle is closed and opened first, and there is more work: what a failed sync left
- *      in doubt must not be trusted by the next open
- *   5. everything acknowledged is there, check finds nothing, no memory is held, no file is open
- *
- * Environment: SDB_ACT=name, SDB_KIND=n, SDB_NTH=n: only that case.
- */
+/* test_faults.c - the calls that write and read, with every storage call and allocation failing (sweep.h); and the device full. */
 #include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "seed.h"
-#include "workload.h"
-
-#define FILLERS 40u
-
-typedef struct fixture {
-  workload w;
-  bool uncertain; /* the last commit of the model may or may not have happened */
-} fixture;
-
-enum base { NOTHING, CLOSED, CRASHED, BASES };
-
-typedef struct act {
-  const char *name;
-  enum base base;
-  bool opens; /* it opens the database itself; otherwise it finds it open */
-  int (*run)(fixture *f);
-} act;
-
-typedef struct kind {
-  const char *name;
-  enum sim_kind kind;
-  int code;
-} kind;
-
-static sim *base_devices[BASES];
-static model *base_models[BASES];
+#include "sweep.h"
 
 /* --- Acts --------------------------------------------------------------------------------------------------------------------- */
 
 static uint8_t scratch[300000];
 
-static int note_put(fixture *f, const char *path, uint64_t seed, uint32_t size, int code, const sdb_commit *commit) {
-  if (code == SDB_OK) {
-    ck_assert_msg(model_put(f->w.model, path, strlen(path), seed, size, commit), "%s", model_why(f->w.model));
-    if (commit->reached == SDB_DURABLE) model_all_durable(f->w.model);
-  } else if (code == SDB_SYNC_FAILED) {
-    model_put(f->w.model, path, strlen(path), seed, size, NULL);
-    f->uncertain = true;
-  }
-  return code;
-}
-
-static int put(fixture *f, const char *path, uint32_t size, sdb_durability durability) {
-  uint64_t seed = 1000 + size;
-  model_content(seed, 0, scratch, size);
-  sdb_put_options options;
-  sdb_put_options_init(&options);
-  options.durability = durability;
-  sdb_commit commit;
-  int code = sdb_put(f->w.db, path, strlen(path), scratch, size, &options, &commit);
-  return note_put(f, path, seed, size, code, &commit);
-}
-
-static int put_new(fixture *f) { return put(f, "/new", 100, SDB_DURABLE); }
-static int put_over(fixture *f) { return put(f, "/p/7", 100, SDB_DURABLE); }
-static int put_empty(fixture *f) { return put(f, "/p/7", 0, SDB_DURABLE); }
-static int put_large(fixture *f) { return put(f, "large", 70000, SDB_DURABLE); }
-static int put_buffered(fixture *f) { return put(f, "/p/7", 200, SDB_BUFFERED); }
-static int put_unsynced(fixture *f) { return put(f, "/p/7", 200, SDB_NONE); }
+static int put_new(fixture *f) { return sweep_put(f, "/new", 100, SDB_DURABLE); }
+static int put_over(fixture *f) { return sweep_put(f, "/p/7", 100, SDB_DURABLE); }
+static int put_empty(fixture *f) { return sweep_put(f, "/p/7", 0, SDB_DURABLE); }
+static int put_large(fixture *f) { return sweep_put(f, "large", 70000, SDB_DURABLE); }
+static int put_buffered(fixture *f) { return sweep_put(f, "/p/7", 200, SDB_BUFFERED); }
+static int put_unsynced(fixture *f) { return sweep_put(f, "/p/7", 200, SDB_NONE); }
 
 static int put_deferred(fixture *f) {
   sdb_put_options options;
@@ -86,7 +27,7 @@ static int put_deferred(fixture *f) {
   sdb_commit commit;
   int code = sdb_put(f->w.db, "/new", 4, scratch, 50, &options, &commit);
   if (code == SDB_OK) code = sdb_wait(f->w.db, commit.sequence);
-  return note_put(f, "/new", 5, 50, code, &commit);
+  return sweep_note_put(f, "/new", 5, 50, code, &commit);
 }
 
 static int put_conflict(fixture *f) {
@@ -101,7 +42,7 @@ static int put_conflict(fixture *f) {
 static int put_many(fixture *f) {
   int code = SDB_OK;
   for (int i = 0; i < 36 && code == SDB_OK; i++)
-    code = put(f, i % 2 == 0 ? "/p/3" : "/p/30", 1500, i % 4 == 0 ? SDB_DURABLE : SDB_NONE);
+    code = sweep_put(f, i % 2 == 0 ? "/p/3" : "/p/30", 1500, i % 4 == 0 ? SDB_DURABLE : SDB_NONE);
   return code;
 }
 
@@ -117,7 +58,7 @@ static int write_stream(fixture *f) {
   } else {
     sdb_writer_abort(writer);
   }
-  return note_put(f, "/stream", 6, 150000, code, &commit);
+  return sweep_note_put(f, "/stream", 6, 150000, code, &commit);
 }
 
 static int abort_stream(fixture *f) {
@@ -129,40 +70,18 @@ static int abort_stream(fixture *f) {
   return code;
 }
 
-static int erase_path(fixture *f, const char *path) {
-  sdb_commit commit;
-  int code = sdb_delete(f->w.db, path, strlen(path), NULL, &commit);
-  if (code == SDB_OK) {
-    ck_assert_msg(model_delete(f->w.model, path, strlen(path), &commit), "%s", model_why(f->w.model));
-    model_all_durable(f->w.model);
-  } else if (code == SDB_SYNC_FAILED) {
-    model_delete(f->w.model, path, strlen(path), NULL);
-    f->uncertain = true;
-  }
-  return code;
-}
-
-static int erase(fixture *f) { return erase_path(f, "/p/7"); }
-static int erase_large(fixture *f) { return erase_path(f, "large"); }
+static int erase(fixture *f) { return sweep_erase(f, "/p/7"); }
+static int erase_large(fixture *f) { return sweep_erase(f, "large"); }
 
 static int erase_absent(fixture *f) {
   int code = sdb_delete(f->w.db, "/none", 5, NULL, NULL);
   return code == SDB_NOT_FOUND ? SDB_OK : code == SDB_OK ? SDB_INTERNAL : code;
 }
 
-static bool is_content(uint64_t seed, const void *data, size_t size) {
-  uint8_t *expected = malloc(size + 1);
-  ck_assert_ptr_nonnull(expected);
-  model_content(seed, 0, expected, size);
-  bool same = memcmp(expected, data, size) == 0;
-  free(expected);
-  return same;
-}
-
 static int get(fixture *f) {
   size_t size;
   int code = sdb_get(f->w.db, "large", 5, SDB_CURRENT, scratch, sizeof scratch, &size, NULL);
-  if (code == SDB_OK) ck_assert(size == 69000 && is_content(69000, scratch, size));
+  if (code == SDB_OK) ck_assert(size == 69000 && sweep_is_content(69000, scratch, size));
   return code;
 }
 
@@ -171,7 +90,7 @@ static int get_alloc(fixture *f) {
   size_t size;
   int code = sdb_get_alloc(f->w.db, "/p/5", 4, SDB_CURRENT, &data, &size, NULL);
   if (code != SDB_OK) return code;
-  ck_assert(is_content(1000 + size, data, size));
+  ck_assert(sweep_is_content(1000 + size, data, size));
   sdb_free(f->w.db, data);
   return SDB_OK;
 }
@@ -214,7 +133,7 @@ static int search(fixture *f) {
   while ((code = sdb_cursor_next(cursor, &entry)) == SDB_OK) count++;
   sdb_cursor_close(cursor);
   if (code != SDB_END) return code;
-  return count == FILLERS ? SDB_OK : SDB_INTERNAL;
+  return count == SWEEP_FILLERS ? SDB_OK : SDB_INTERNAL;
 }
 
 static int read_stream(fixture *f) {
@@ -228,8 +147,6 @@ static int read_stream(fixture *f) {
   return code;
 }
 
-static int close_it(fixture *f);
-
 /* Three requests, the second cancelled; `close` leaves the third to sdb_close(). Each must be told once, whatever fails. */
 typedef struct answer {
   unsigned calls;
@@ -242,7 +159,7 @@ static void take_answer(void *user, int code, void *data, size_t size, const sdb
   (void)info;
   a->calls++;
   a->code = code;
-  if (code == SDB_OK) ck_assert(is_content(size == 69000 ? 69000 : 1000 + size, data, size));
+  if (code == SDB_OK) ck_assert(sweep_is_content(size == 69000 ? 69000 : 1000 + size, data, size));
   sdb_free(a->db, data);
 }
 
@@ -262,7 +179,7 @@ static int get_async(fixture *f, bool close) {
     if (code == SDB_OK) code = rc;
   }
   if (close) {
-    int rc = close_it(f);
+    int rc = sweep_close(f);
     if (code == SDB_OK) code = rc;
   }
   for (int i = 0; i < 3; i++) {
@@ -307,17 +224,9 @@ static int open_it(fixture *f) {
   return code;
 }
 
-static int close_it(fixture *f) {
-  sdb *db = f->w.db;
-  f->w.db = NULL;
-  int code = sdb_close(db);
-  if (code == SDB_OK) model_all_durable(f->w.model);
-  return code;
-}
-
 static int put_and_close(fixture *f) {
-  int code = put(f, "/p/9", 900, SDB_NONE);
-  return code == SDB_OK ? close_it(f) : code;
+  int code = sweep_put(f, "/p/9", 900, SDB_NONE);
+  return code == SDB_OK ? sweep_close(f) : code;
 }
 
 static const act acts[] = {
@@ -353,226 +262,16 @@ static const act acts[] = {
     {"step", CRASHED, false, step},
     {"stats", CLOSED, false, stats},
     {"check", CLOSED, false, check},
-    {"close", CLOSED, false, close_it},
+    {"close", CLOSED, false, sweep_close},
     {"put-and-close", CRASHED, false, put_and_close},
 };
 enum { ACTS = sizeof acts / sizeof *acts };
 
-static const kind kinds[] = {
-    {"alloc", SIM_ALLOC, SDB_NO_MEMORY}, {"read", SIM_READ, SDB_IO}, {"write", SIM_WRITE, SDB_IO},
-    {"write-full", SIM_WRITE, SDB_FULL}, {"sync", SIM_SYNC, SDB_IO}, {"size", SIM_SIZE, SDB_IO},
-    {"size-full", SIM_SIZE, SDB_FULL},   {"name", SIM_NAME, SDB_IO}, {"random", SIM_RANDOM, SDB_IO},
-};
-enum { KINDS = sizeof kinds / sizeof *kinds };
-
-/* --- Bases -------------------------------------------------------------------------------------------------------------------- */
-
-static bool encrypted; /* the databases of this sweep are */
-
-static void fixture_init(fixture *f, sim *device, model *m) {
-  *f = (fixture){0};
-  workload_init(&f->w, 1, device);
-  model_free(f->w.model);
-  f->w.model = m;
-  f->w.options.page_size = 4096;
-  f->w.options.versions_to_keep = 2;
-  f->w.options.change_log_bytes = 0;
-  f->w.options.encryption_key = encrypted ? (const uint8_t *)"thirty-two bytes make up a key.." : NULL;
-  f->w.options.cipher = SDB_CIPHER_DEFAULT;
-  f->w.options.checkpoint_wal_bytes = 32768;
-  f->w.options.max_db_size = 1 << 30;
-  f->w.profile = PROFILE_ORDINARY;
-}
-
-static void fill(fixture *f) {
-  char path[16];
-  for (unsigned i = 0; i < FILLERS; i++) {
-    snprintf(path, sizeof path, "/p/%u", i);
-    ck_assert_int_eq(put(f, path, 300 + i, SDB_NONE), SDB_OK);
-  }
-}
-
-static void make_bases(void) {
-  fixture f;
-  base_devices[NOTHING] = sim_new(1);
-  base_models[NOTHING] = model_new(2);
-
-  sim *device = sim_new(2);
-  fixture_init(&f, device, model_new(2));
-  ck_assert_msg(workload_open(&f.w), "%s", f.w.why);
-  fill(&f);
-  ck_assert_int_eq(put(&f, "twice", 10, SDB_NONE), SDB_OK);
-  ck_assert_int_eq(put(&f, "twice", 3000, SDB_NONE), SDB_OK);
-  model_content(69000, 0, scratch, 69000);
-  sdb_commit commit;
-  ck_assert_int_eq(sdb_put(f.w.db, "large", 5, scratch, 69000, NULL, &commit), SDB_OK);
-  ck_assert_int_eq(note_put(&f, "large", 69000, 69000, SDB_OK, &commit), SDB_OK);
-  ck_assert_msg(workload_close(&f.w), "%s", f.w.why);
-  sim_crash(device, SIM_KEEP_ALL, 1);
-  base_devices[CLOSED] = device;
-  base_models[CLOSED] = f.w.model;
-
-  device = sim_clone(device, 3);
-  fixture_init(&f, device, model_clone(base_models[CLOSED]));
-  ck_assert_msg(workload_open(&f.w), "%s", f.w.why);
-  ck_assert_int_eq(put(&f, "/p/11", 5000, SDB_DURABLE), SDB_OK);
-  ck_assert_int_eq(put(&f, "/p/12", 70001, SDB_DURABLE), SDB_OK);
-  ck_assert_int_eq(erase_path(&f, "/p/13"), SDB_OK);
-  ck_assert_int_eq(put(&f, "/p/13", 40, SDB_DURABLE), SDB_OK);
-  sim_die_at(device, 1);
-  sdb_close(f.w.db);
-  sim_crash(device, SIM_DROP_ALL, 1);
-  base_devices[CRASHED] = device;
-  base_models[CRASHED] = f.w.model;
-}
-
-static void free_bases(void) {
-  for (int i = 0; i < BASES; i++) {
-    model_free(base_models[i]);
-    sim_free(base_devices[i]);
-  }
-}
-
-/* --- One case ----------------------------------------------------------------------------------------------------------------- */
-
-typedef struct fault_case {
-  const act *act;
-  const kind *kind;
-  uint64_t nth;
-  bool for_good;
-  int code; /* that the act answered */
-} fault_case;
-
-__attribute__((noreturn)) static void report(const fault_case *c, const char *what, const char *why) {
-  ck_abort_msg("%s with %s %" PRIu64 " failing %s (answer %d): %s: %s\n  again: SDB_ACT=%s SDB_KIND=%s SDB_NTH=%" PRIu64,
-               c->act->name, c->kind->name, c->nth, c->for_good ? "for good" : "once", c->code, what, why, c->act->name,
-               c->kind->name, c->nth);
-  abort();
-}
-
-static bool sync_failed(const fixture *f) {
-  sdb_stats s = {.size = sizeof s};
-  return sdb_get_stats(f->w.db, &s) == SDB_OK && s.sync_failed;
-}
-
-static void judge_answer(const fault_case *c, bool struck) {
-  bool sync = (c->kind->kind == SIM_SYNC || c->kind->kind == SIM_WRITE) &&
-              c->code == SDB_SYNC_FAILED; /* a write to the log counts as one */
-  if (c->code == SDB_OK || (struck && (c->code == c->kind->code || sync))) return;
-  report(c, "the answer", struck ? "is neither success nor what the storage said" : "is an error without a fault");
-}
-
-/* What the handle shows, and whether it still works. */
-static void judge_handle(const fault_case *c, fixture *f) {
-  model *live = model_clone(f->w.model);
-  model_require(live, model_commits(live) - (f->uncertain ? 1 : 0));
-  if (!model_adopt(live, f->w.db)) report(c, "the open handle", model_why(live));
-  model_free(live);
-  bool failed = sync_failed(f);
-  if (f->uncertain && !failed) report(c, "the handle", "answered SDB_SYNC_FAILED and goes on");
-  for (int i = 0; i < 2; i++) {
-    fixture later = *f;
-    int code = put(&later, "/later", 1000 + (uint32_t)i, SDB_DURABLE);
-    if (failed && code != SDB_SYNC_FAILED) report(c, "a put after the failed sync", sdb_strerror(code));
-    if (failed) model_truncate(f->w.model, model_commits(f->w.model) - 1); /* refused: known not to be there */
-    if (!failed && code != SDB_OK) report(c, "a put after the fault", sdb_strerror(code));
-  }
-}
-
-static void reopen(const fault_case *c, fixture *f, const char *when) {
-  f->uncertain = false;
-  if (!workload_recover(&f->w)) report(c, when, f->w.why);
-}
-
-static void cut_power(const fault_case *c, fixture *f, enum sim_crash_mode mode) {
-  sim_die_at(f->w.device, 1);
-  sdb_close(f->w.db);
-  f->w.db = NULL;
-  if (!workload_close(&f->w)) report(c, "close without power", f->w.why);
-  sim_crash(f->w.device, mode, c->nth * 31);
-}
-
-static void close_handle(const fault_case *c, fixture *f) {
-  int code = sdb_close(f->w.db);
-  f->w.db = NULL;
-  if (code != SDB_OK && code != SDB_SYNC_FAILED) report(c, "close", sdb_strerror(code));
-}
-
-/* A second device failure after the first: the next process dies somewhere in its first work. */
-static void die_after_reopening(const fault_case *c, fixture *f) {
-  uint64_t random = c->nth;
-  close_handle(c, f);
-  sim_die_at(f->w.device, 1 + sim_random(&random) % 40);
-  reopen(c, f, "open after close");
-  if (!f->w.stopped &&
-      (!workload_run(&f->w, 5) || (!f->w.stopped && sdb_checkpoint(f->w.db) != SDB_OK && !sim_dead(f->w.device)))) {
-    report(c, "work after reopening", f->w.why);
-  }
-  cut_power(c, f, SIM_RANDOM_SUBSET);
-  reopen(c, f, "open after close, work and a crash");
-}
-
-static void judge_aftermath(const fault_case *c, fixture *f) {
-  switch (c->nth % 4) {
-    case 0: die_after_reopening(c, f); break;
-    case 1:
-      cut_power(c, f, SIM_DROP_ALL);
-      reopen(c, f, "open after a crash");
-      break;
-    case 2:
-      close_handle(c, f);
-      reopen(c, f, "open after close");
-      if (put(f, "/after", 2500, SDB_DURABLE) != SDB_OK) report(c, "put after reopening", "failed");
-      cut_power(c, f, SIM_DROP_ALL);
-      reopen(c, f, "open after close, put and a crash");
-      break;
-    default:
-      cut_power(c, f, SIM_RANDOM_SUBSET);
-      reopen(c, f, "open after a crash");
-      break;
-  }
-  if (!workload_close(&f->w)) report(c, "the last close", f->w.why);
-}
-
-/* False when the fault was not reached. */
-static bool try_case(fault_case *c) {
-  fixture f;
-  sim *device = sim_clone(base_devices[c->act->base], c->nth);
-  fixture_init(&f, device, model_clone(base_models[c->act->base]));
-  if (!c->act->opens && !workload_open(&f.w)) report(c, "open without a fault", f.w.why);
-  sim_fail(device, c->kind->kind, c->nth, c->for_good, c->kind->code);
-  c->code = c->act->run(&f);
-  bool struck = sim_failed(device);
-  sim_fail_nothing(device);
-  judge_answer(c, struck);
-  if (f.w.db != NULL) judge_handle(c, &f);
-  if (f.w.db == NULL && (sim_open_files(device) != 0 || sim_allocations(device) != 0)) {
-    sim_print_leaks(device);
-    report(c, "after closing", "memory is held or a file is open");
-  }
-  judge_aftermath(c, &f);
-  workload_clear(&f.w);
-  sim_free(device);
-  return struck;
-}
-
 START_TEST(test_sweep) {
-  const char *only_act = getenv("SDB_ACT"), *only_kind = getenv("SDB_KIND");
-  uint64_t only_nth = seed_number("SDB_NTH", 0);
-  fault_case c = {.act = &acts[_i % ACTS]};
-  encrypted = _i >= ACTS;
-  if (encrypted && !c.act->opens && _i % 3 != 0) return; /* most of what can fail is the same; a third of the acts shows the rest */
-  if (only_act != NULL && strcmp(only_act, c.act->name) != 0) return;
-  make_bases();
-  for (int k = 0; k < KINDS; k++) {
-    c.kind = &kinds[k];
-    if (only_kind != NULL && strcmp(only_kind, c.kind->name) != 0) continue;
-    for (int mode = 0; mode < 2; mode++) {
-      c.for_good = mode == 1;
-      for (c.nth = only_nth != 0 ? only_nth : 1; try_case(&c) && only_nth == 0;) c.nth++;
-    }
-  }
-  free_bases();
+  const act *a = &acts[_i % ACTS];
+  bool encrypted = _i >= ACTS;
+  if (encrypted && !a->opens && _i % 3 != 0) return; /* most of what can fail is the same; a third of the acts shows the rest */
+  sweep(a, encrypted);
 }
 END_TEST
 
@@ -582,7 +281,7 @@ static uint32_t fill_up(fixture *f, uint32_t from) {
   char path[16];
   for (uint32_t i = from;; i++) {
     snprintf(path, sizeof path, "/full/%u", i);
-    int code = put(f, path, i % 7 == 0 ? 20000 : 1500, i % 5 == 0 ? SDB_DURABLE : SDB_NONE);
+    int code = sweep_put(f, path, i % 7 == 0 ? 20000 : 1500, i % 5 == 0 ? SDB_DURABLE : SDB_NONE);
     if (code == SDB_FULL) return i;
     ck_assert_msg(code == SDB_OK, "put %u on a device that fills up: code %d", i, code);
     ck_assert_msg(i < from + 5000, "the device does not fill up");

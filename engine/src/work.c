@@ -310,26 +310,15 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
-<<<<<<< HEAD
-  pager_unlock(db->pager);
-  if (rc == SDB_OK && rest) rc = mark(db);
-  if (rc == SDB_OK) step_rest(db);
-=======
-  bool idle = now_us(db) - db->last_commit_us >= REST_US && log_spares(db->log) > 1;
   if (pager_mostly_dirty(db->pager) || pager_version_heavy(db->pager)) publish_lazy(db); /* what is to be written or to go */
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
-  if (rc == SDB_OK && idle) {
-    log_own(db->log);
-    log_release(db->log, db->checkpoint_tail, 0);
-    log_disown(db->log);
-  }
+  if (rc == SDB_OK) step_rest(db);
   if (rc == SDB_OK && log_backlog(db->log)) {
     log_own(db->log);
     rc = log_write(db->log);
     log_disown(db->log);
   }
->>>>>>> 88871a6 (Load: pages are copied once a version, heap pages written once, the log's pieces used again)
   if (rc == SDB_OK && segment) rc = log_prepare(db->log);
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, false);

@@ -124,12 +124,24 @@ int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_
   return rc;
 }
 
-/* By what an earlier read has found out, if it holds in this view as well. */
+static void remember(sdb *db, uint64_t hash, uint64_t document, const table_entry *entry, const record *r) {
+  uint64_t page = pager_position(db->pager, place_page(entry->current));
+  hints_put(db->hints, hash, (hint){document, page ? page + place_offset(entry->current) : 0, r->total});
+}
+
+/* By what an earlier read has found out, if it holds in this view as well. The record is on its way from memory while the table
+ * says where it stands; usually it is the one. */
 static bool find_by_hint(sdb *db, uint64_t view, uint64_t hash, const void *path, size_t len, uint64_t *document, record *r,
                          table_entry *entry) {
-  *document = hints_get(db->hints, hash);
-  return *document && table_get(db->table, view, *document, entry) == SDB_OK &&
-         document_version(db, view, *document, entry, SDB_CURRENT, r) == SDB_OK && record_has_name(r, path, len);
+  hint known = hints_get(db->hints, hash);
+  *document = known.document;
+  if (!known.document) return false;
+  const uint8_t *fetched = pager_fetch(db->pager, known.offset, known.length);
+  if (table_get(db->table, view, *document, entry) != SDB_OK ||
+      document_version(db, view, *document, entry, SDB_CURRENT, r) != SDB_OK || !record_has_name(r, path, len))
+    return false;
+  if ((uintptr_t)(r->path - RECORD_HEAD) / 64 != (uintptr_t)fetched / 64) remember(db, hash, *document, entry, r);
+  return true;
 }
 
 int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, size_t len, uint32_t version, record *r,
@@ -144,7 +156,7 @@ int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, siz
     if (!record_has_name(r, path, len))
       return env_fail(&db->e, SDB_CORRUPT, "a path leads to document %llu, which does not have that name; write it again",
                       (unsigned long long)document);
-    hints_put(db->hints, hash, document);
+    remember(db, hash, document, entry, r);
   }
   if (rc == SDB_OK && record_expired(db, r, now_ms)) return absent(db, SDB_NOT_FOUND);
   if (version == SDB_CURRENT || version == entry->version || (rc != SDB_OK && rc != SDB_CORRUPT)) return rc;

@@ -7,8 +7,12 @@
  */
 #include "hints.h"
 
-enum { SLOTS = 8, BLOCK = 65536, BLOCK_BUCKETS = BLOCK / 64, TAG_SHIFT = 40 };
-#define DOCUMENT ((UINT64_C(1) << TAG_SHIFT) - 1)
+enum { SLOTS = 8, BLOCK = 65536, BLOCK_BUCKETS = BLOCK / 64 };
+enum { LINE = 64, LINE_BITS = 27, NEAR_BITS = 25, FAR_BITS = 40, SIZE_SHIFT = 62 };
+/* Both kinds of slot have their tag behind the size. */
+#define BITS(from, to) ((UINT64_C(1) << (to)) - (UINT64_C(1) << (from)))
+#define NEAR_TAG BITS(LINE_BITS + NEAR_BITS, SIZE_SHIFT)
+#define FAR_TAG BITS(FAR_BITS, SIZE_SHIFT)
 
 struct bucket {
   _Atomic uint64_t slot[SLOTS];
@@ -58,11 +62,12 @@ void hints_drop(hints *h) {
 uint64_t hints_hash(const void *path, size_t len) {
   const uint8_t *p = path;
   uint64_t h = len, tail = 0;
+  if (len < 8) memcpy(&tail, p, len);
+  else tail = get64(p + len - 8); /* some bytes twice: cheaper than a length that varies */
   for (; len >= 8; len -= 8, p += 8) {
     h = (h ^ get64(p)) * UINT64_C(0x9E3779B97F4A7C15);
     h ^= h >> 32;
   }
-  memcpy(&tail, p, len);
   h = (h ^ tail) * UINT64_C(0xBF58476D1CE4E5B9);
   h = (h ^ h >> 29) * UINT64_C(0x94D049BB133111EB);
   return h ^ h >> 32;
@@ -102,14 +107,39 @@ static struct bucket *bucket_of(hints *h, uint64_t hash, uint64_t *index) {
   return buckets + *index;
 }
 
-uint64_t hints_get(hints *h, uint64_t hash) {
+/* Bytes to fetch, by the size in a slot; none: the slot does not know where. */
+static const uint32_t lengths[] = {0, 256, 640, 1280};
+
+static uint64_t slot_make(uint64_t hash, hint what) {
+  uint64_t line = what.offset / LINE, size = what.length <= lengths[1] ? 1 : what.length <= lengths[2] ? 2 : 3;
+  if (!line || line >> LINE_BITS || what.document >> NEAR_BITS) return (hash & FAR_TAG) | what.document;
+  return size << SIZE_SHIFT | (hash & NEAR_TAG) | what.document << LINE_BITS | line;
+}
+
+static bool slot_fits(uint64_t slot, uint64_t hash) {
+  uint64_t tag = slot >> SIZE_SHIFT ? NEAR_TAG : FAR_TAG;
+  return ((slot ^ hash) & tag) == 0 && slot;
+}
+
+static hint slot_hint(uint64_t slot) {
+  uint64_t size = slot >> SIZE_SHIFT;
+  if (!size) return (hint){.document = slot & BITS(0, FAR_BITS)};
+  return (hint){slot >> LINE_BITS & BITS(0, NEAR_BITS), (slot & BITS(0, LINE_BITS)) * LINE, lengths[size]};
+}
+
+/* Looks at all slots by what both kinds have of the tag before it decides: where the right one stands no processor can guess. */
+hint hints_get(hints *h, uint64_t hash) {
   uint64_t index;
+  unsigned maybe = 0;
   struct bucket *b = bucket_of(h, hash, &index);
-  for (unsigned i = 0; b && i < SLOTS; i++) {
-    uint64_t slot = atomic_load_explicit(&b->slot[i], memory_order_relaxed);
-    if ((slot ^ hash) >> TAG_SHIFT == 0 && slot) return slot & DOCUMENT;
+  if (!b) return (hint){0};
+  for (unsigned i = 0; i < SLOTS; i++)
+    maybe |= (unsigned)(((atomic_load_explicit(&b->slot[i], memory_order_relaxed) ^ hash) & NEAR_TAG) == 0) << i;
+  for (; maybe; maybe &= maybe - 1) {
+    uint64_t slot = atomic_load_explicit(&b->slot[__builtin_ctz(maybe)], memory_order_relaxed);
+    if (slot_fits(slot, hash)) return slot_hint(slot);
   }
-  return 0;
+  return (hint){0};
 }
 
 static void grow(hints *h) {
@@ -119,7 +149,7 @@ static void grow(hints *h) {
   mutex_unlock(&h->lock);
 }
 
-void hints_put(hints *h, uint64_t hash, uint64_t document) {
+void hints_put(hints *h, uint64_t hash, hint what) {
   uint64_t index, mask = atomic_load_explicit(&h->mask, memory_order_relaxed);
   struct bucket *b = bucket_of(h, hash, &index);
   if (!b) {
@@ -130,11 +160,11 @@ void hints_put(hints *h, uint64_t hash, uint64_t document) {
   uint64_t old = atomic_load_explicit(&b->slot[to], memory_order_relaxed);
   for (unsigned i = 0; i < SLOTS; i++) {
     uint64_t slot = atomic_load_explicit(&b->slot[i], memory_order_relaxed);
-    if (slot && (slot ^ hash) >> TAG_SHIFT) continue;
+    if (slot && !slot_fits(slot, hash)) continue;
     to = i;
     old = slot;
     if (slot) break;
   }
-  atomic_store_explicit(&b->slot[to], hash >> TAG_SHIFT << TAG_SHIFT | document, memory_order_relaxed);
+  atomic_store_explicit(&b->slot[to], slot_make(hash, what), memory_order_relaxed);
   if (!old && atomic_fetch_add_explicit(&h->filled, 1, memory_order_relaxed) >= (mask + 1) * SLOTS / 2) grow(h);
 }

@@ -419,8 +419,16 @@ static int read_frame(pager *p, uint64_t view, struct frame *f, uint8_t kind, co
   return cache_load_older(p, f, page);
 }
 
-/* `kind`: 0 for any. */
-static int read_page(pager *p, uint64_t view, uint32_t number, uint8_t kind, const uint8_t **page) {
+/* The map's word of a page, when its chunk has been read in; else NULL. */
+static inline const _Atomic uint64_t *word_known(const pager *p, uint32_t number) {
+  const struct group *g = atomic_load_explicit(&p->groups[number >> p->g.group_shift], memory_order_acquire);
+  uint32_t inside = number & (p->g.group_pages - 1);
+  if (!g) return NULL;
+  const struct map_chunk *c = atomic_load_explicit(&g->maps[inside >> p->g.chunk_shift], memory_order_acquire);
+  return c ? &c->word[inside & (p->g.chunk_words - 1)] : NULL;
+}
+
+static int read_word(pager *p, uint64_t view, uint32_t number, uint8_t kind, const uint8_t **page) {
   struct map_chunk *c;
   uint32_t slot;
   int rc = map_get(p, number, &c, &slot);
@@ -437,12 +445,37 @@ static int read_page(pager *p, uint64_t view, uint32_t number, uint8_t kind, con
   return rc;
 }
 
+/* `kind`: 0 for any. Nearly every page read is clean, mapped and was seen to before: those take the short way. */
+static inline int read_page(pager *p, uint64_t view, uint32_t number, uint8_t kind, const uint8_t **page) {
+  const _Atomic uint64_t *word = number >> p->g.group_shift < MAX_GROUPS && p->mapped ? word_known(p, number) : NULL;
+  uint64_t w = word ? atomic_load_explicit(word, memory_order_acquire) : 0;
+  if (w && word_is_place(w) && (!kind || kind_of(w) == kind) && (*page = mapped_at(p, place_of(w))) != NULL) return SDB_OK;
+  return read_word(p, view, number, kind, page);
+}
+
 int page_read(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
   return read_page(p, view, number, PAGE_FREE, page);
 }
 
 int page_read_kind(pager *p, uint64_t view, uint32_t number, enum page_kind kind, const uint8_t **page) {
   return read_page(p, view, number, (uint8_t)kind, page);
+}
+
+uint64_t pager_position(pager *p, uint32_t number) {
+  struct map_chunk *c;
+  uint32_t slot;
+  if (!p->mapped || map_get(p, number, &c, &slot) != SDB_OK) return 0;
+  uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_relaxed);
+  return w && word_is_place(w) ? page_offset(&p->g, place_of(w)) : 0;
+}
+
+const uint8_t *pager_fetch(const pager *p, uint64_t offset, uint32_t len) {
+  const struct group *g = offset ? atomic_load_explicit(&p->groups[offset >> GROUP_BITS], memory_order_acquire) : NULL;
+  const uint8_t *base = g ? atomic_load_explicit(&g->window, memory_order_acquire) : NULL;
+  if (!base) return NULL;
+  const uint8_t *at = base + (offset & ((1u << GROUP_BITS) - 1));
+  for (uint32_t i = 0; i < len; i += 64) __builtin_prefetch(at + i);
+  return at;
 }
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */

@@ -99,6 +99,12 @@ int pager_pace(pager *p, uint64_t offset, size_t len);
 /* The same bytes in the mapping, or NULL without one. Valid while the run is kept from reuse. */
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset);
 
+/* Where a page that is read in the mapping stands in the data file; 0: it is not, at the moment. */
+uint64_t pager_position(pager *p, uint32_t number);
+/* Has the processor fetch bytes of the data file that will probably be read in the mapping. Returns where they are, or NULL; they
+ * are not to be read there. */
+const uint8_t *pager_fetch(const pager *p, uint64_t offset, uint32_t len);
+
 /* The cache as configured, and whether clean pages are read in the mapping and take none of it. */
 uint64_t pager_cache_bytes(const pager *p);
 bool pager_mapped(const pager *p);

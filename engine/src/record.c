@@ -212,11 +212,7 @@ int run_list_parse(run_list *l, const record *r) {
   return SDB_OK;
 }
 
-uint64_t id_document(const uint8_t id[16]) {
-  uint64_t n = 0;
-  for (int i = 11; i < 16; i++) n = n << 8 | id[i];
-  return n;
-}
+uint64_t id_document(const uint8_t id[16]) { return __builtin_bswap64(get64(id + 8)) & ((UINT64_C(1) << 40) - 1); }
 
 void id_make(uint8_t id[16], const uint8_t random[16], uint64_t document, uint64_t time_ms) {
   memcpy(id, random, 16);

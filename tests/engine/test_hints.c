@@ -45,7 +45,8 @@ static void expect(const char *path, const char *content) {
   ck_assert_mem_eq(buf, content, size);
 }
 
-static uint64_t hint_of(const char *path) { return hints_get(db->hints, hints_hash(path, strlen(path))); }
+static hint whole_hint_of(const char *path) { return hints_get(db->hints, hints_hash(path, strlen(path))); }
+static uint64_t hint_of(const char *path) { return whole_hint_of(path).document; }
 
 /* A hint that was right once, after the document was overwritten, has gone, has given its number to another one, has lost a name.
  */
@@ -80,20 +81,85 @@ END_TEST
 
 /* Wrong hints for every path: another document, one that does not exist, one that cannot. */
 START_TEST(wrong_hints) {
-  static const uint64_t wrong[] = {2, 77, (UINT64_C(1) << 40) - 1};
+  static const hint wrong[] = {
+      {.document = 2}, {77, 640, 100}, {(UINT64_C(1) << 40) - 1, 1 << 20, 1}, {2, UINT64_C(1) << 32, 4000}, {1, 1 << 20, 100}};
   set_up(64);
   put("a", "one");
   put("b", "two");
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     hints_put(db->hints, hints_hash("a", 1), wrong[i]);
     hints_put(db->hints, hints_hash("z", 1), wrong[i]);
-    ck_assert_uint_eq(hint_of("a"), wrong[i]);
+    ck_assert_uint_eq(hint_of("a"), wrong[i].document);
     expect("a", "one");
     ck_assert_uint_eq(hint_of("a"), 1);
     expect("z", NULL);
   }
   ck_assert_uint_eq(db->e.corruptions, 0);
   tear_down();
+}
+END_TEST
+
+/* What a hint keeps: the document always; where its record stood, to the line, and about how long it was, as far as both have room.
+ */
+START_TEST(what_is_kept) {
+  static const struct {
+    hint given, kept;
+  } cases[] = {
+      {{7, 8192 + 200, 100}, {7, 8192 + 192, 256}},
+      {{7, 8192 + 200, 300}, {7, 8192 + 192, 640}},
+      {{7, 8192 + 200, 4000}, {7, 8192 + 192, 1280}},
+      {{7, (UINT64_C(1) << 33) - 64, 100}, {7, (UINT64_C(1) << 33) - 64, 256}},
+      {{(1 << 25) - 1, 8192, 100}, {(1 << 25) - 1, 8192, 256}},
+      {{7, UINT64_C(1) << 33, 100}, {7, 0, 0}},
+      {{1 << 25, 8192, 100}, {1 << 25, 0, 0}},
+      {{(UINT64_C(1) << 40) - 1, 8192, 100}, {(UINT64_C(1) << 40) - 1, 0, 0}},
+      {{7, 0, 100}, {7, 0, 0}},
+  };
+  set_up(64);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    hints_put(db->hints, hints_hash("a", 1), cases[i].given);
+    hint kept = whole_hint_of("a");
+    ck_assert_uint_eq(kept.document, cases[i].kept.document);
+    ck_assert_uint_eq(kept.offset, cases[i].kept.offset);
+    ck_assert_uint_eq(kept.length, cases[i].kept.length);
+  }
+  ck_assert_uint_eq(hint_of("b"), 0);
+  tear_down();
+}
+END_TEST
+
+static uint64_t record_line(const char *path) {
+  uint64_t document;
+  table_entry entry;
+  unsigned slot = pager_enter(db->pager);
+  ck_assert_int_eq(document_entry(db, pager_published(db->pager), path, strlen(path), &document, &entry), SDB_OK);
+  uint64_t page = pager_position(db->pager, place_page(entry.current));
+  pager_leave(db->pager, slot);
+  return page ? (page + place_offset(entry.current)) / 64 * 64 : 0;
+}
+
+/* A read that met the record elsewhere than its hint said says where it stands: in memory only, written, written anew. */
+START_TEST(where_it_stands) {
+  char name[] = "/tmp/sdb-hints-XXXXXX", file[64];
+  sdb_options options;
+  sdb_options_init(&options);
+  options.threads = false;
+  ck_assert_ptr_nonnull(mkdtemp(name));
+  snprintf(file, sizeof file, "%s/hints.sdb", name);
+  ck_assert_int_eq(sdb_open(file, &options, &db), SDB_OK);
+  for (int i = 0; i < 3; i++) {
+    put("a", "one");
+    expect("a", "one");
+    ck_assert_uint_eq(whole_hint_of("a").offset, 0);
+    ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    expect("a", "one");
+    ck_assert_uint_ne(record_line("a"), 0);
+    ck_assert_uint_eq(whole_hint_of("a").offset, record_line("a"));
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  char command[96];
+  snprintf(command, sizeof command, "rm -r %s", name);
+  ck_assert_int_eq(system(command), 0);
 }
 END_TEST
 
@@ -108,7 +174,7 @@ START_TEST(many_hints) {
   uint64_t room = (uint64_t)cache[_i] * 8192 / (pager_mapped(db->pager) ? 2 : 8) / 8;
   for (uint64_t i = 1; i <= count; i++) {
     snprintf(path, sizeof path, "path/%llu", (unsigned long long)i);
-    hints_put(db->hints, hints_hash(path, strlen(path)), i);
+    hints_put(db->hints, hints_hash(path, strlen(path)), (hint){.document = i});
     at_once += hint_of(path) == i;
   }
   ck_assert_uint_ge(at_once, count - 8);
@@ -129,6 +195,8 @@ int main(void) {
   TCase *hints_case = tcase_create("hints");
   tcase_add_test(hints_case, what_changed_since);
   tcase_add_test(hints_case, wrong_hints);
+  tcase_add_test(hints_case, what_is_kept);
+  tcase_add_test(hints_case, where_it_stands);
   tcase_add_loop_test(hints_case, many_hints, 0, 2);
   suite_add_tcase(suite, hints_case);
   SRunner *runner = srunner_create(suite);

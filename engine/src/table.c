@@ -8,10 +8,14 @@ struct table {
   env *e;
   pager *p;
   uint32_t root;
-  uint32_t fanout;  /* E: page numbers in an index page */
-  uint32_t entries; /* T: entries in a table page */
-  /* known[i][k]: logical page of table page i * fanout + k, 0: not looked up yet */
-  _Atomic uint32_t *_Atomic known[];
+  uint32_t fanout;               /* E: page numbers in an index page */
+  uint32_t entries;              /* T: entries in a table page */
+  struct known *_Atomic known[]; /* known[i][k]: table page i * fanout + k */
+};
+
+struct known {
+  _Atomic uint32_t number; /* its logical page; 0: not looked up yet */
+  _Atomic uintptr_t bytes; /* where it stood when it was read last: to fetch, not to read */
 };
 
 int table_new(env *e, pager *p, table **out) {
@@ -28,7 +32,7 @@ int table_new(env *e, pager *p, table **out) {
 
 void table_drop(table *t) {
   if (!t) return;
-  for (uint32_t i = 0; i < t->fanout; i++) mem_free(t->e, (void *)(uintptr_t)atomic_load(&t->known[i]));
+  for (uint32_t i = 0; i < t->fanout; i++) mem_free(t->e, atomic_load(&t->known[i]));
   mem_free(t->e, t);
 }
 
@@ -59,23 +63,25 @@ static int index_get(table *t, uint64_t view, uint32_t number, uint32_t index, u
 }
 
 static void remember(table *t, uint32_t i, uint32_t k, uint32_t number) {
-  _Atomic uint32_t *row = atomic_load(&t->known[i]);
+  struct known *row = atomic_load(&t->known[i]);
   if (!row) {
-    _Atomic uint32_t *fresh = mem_new(t->e, t->fanout * sizeof *fresh);
+    struct known *fresh = mem_new(t->e, t->fanout * sizeof *fresh);
     if (!fresh) return; /* looked up again next time */
     if (atomic_compare_exchange_strong(&t->known[i], &row, fresh)) row = fresh;
-    else mem_free(t->e, (void *)(uintptr_t)fresh);
+    else mem_free(t->e, fresh);
   }
-  atomic_store_explicit(&row[k], number, memory_order_relaxed);
+  atomic_store_explicit(&row[k].number, number, memory_order_relaxed);
 }
 
-/* The logical page of the table page that holds the document's entry. */
-static int locate(table *t, uint64_t view, uint64_t document, uint32_t *number) {
+/* The logical page of the table page that holds the document's entry; *known: what is kept about it, or NULL. */
+static int locate(table *t, uint64_t view, uint64_t document, uint32_t *number, struct known **known) {
+  *known = NULL;
   if (document == 0 || document >= table_capacity(t)) return SDB_NOT_FOUND;
   uint64_t n = document / t->entries;
   uint32_t i = (uint32_t)(n / t->fanout), k = (uint32_t)(n % t->fanout), index;
-  _Atomic uint32_t *row = atomic_load_explicit(&t->known[i], memory_order_acquire);
-  *number = row ? atomic_load_explicit(&row[k], memory_order_relaxed) : 0;
+  struct known *row = atomic_load_explicit(&t->known[i], memory_order_acquire);
+  if (row) *known = row + k;
+  *number = row ? atomic_load_explicit(&row[k].number, memory_order_relaxed) : 0;
   if (*number) return SDB_OK;
   int rc = index_get(t, view, t->root, i, &index);
   if (rc == SDB_OK) rc = index_get(t, view, index, k, number);
@@ -85,12 +91,17 @@ static int locate(table *t, uint64_t view, uint64_t document, uint32_t *number) 
 
 int table_get(table *t, uint64_t view, uint64_t document, table_entry *entry) {
   uint32_t number;
+  struct known *known;
   const uint8_t *page;
-  int rc = locate(t, view, document, &number);
+  size_t offset = PAGE_HEADER + 16 * (size_t)(document % t->entries);
+  int rc = locate(t, view, document, &number, &known);
+  uintptr_t bytes = known ? atomic_load_explicit(&known->bytes, memory_order_relaxed) : 0;
+  __builtin_prefetch((const void *)(bytes + offset)); /* while the map is asked */
   if (rc == SDB_OK) rc = page_read_kind(t->p, view, number, PAGE_TABLE, &page);
   if (rc == SDB_INVALID) return corrupt(t, number);
   if (rc != SDB_OK) return rc; /* a page made behind this view: the number was free */
-  const uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);
+  if (known && bytes != (uintptr_t)page) atomic_store_explicit(&known->bytes, (uintptr_t)page, memory_order_relaxed);
+  const uint8_t *at = page + offset;
   uint64_t current = get48(at);
   *entry = (table_entry){
       .current = current & ~EXPIRES_BIT, .previous = get48(at + 6), .version = get32(at + 12), .expires = current & EXPIRES_BIT};
@@ -112,8 +123,9 @@ int table_touch(table *t, uint64_t document) {
   if (document == 0 || document >= table_capacity(t)) return env_fail(t->e, SDB_FULL, "the table of documents is full");
   uint64_t n = document / t->entries;
   uint32_t index, number;
+  struct known *known;
   uint8_t *page;
-  int rc = locate(t, VIEW_HEAD, document, &number);
+  int rc = locate(t, VIEW_HEAD, document, &number, &known);
   if (rc == SDB_NOT_FOUND) {
     rc = index_make(t, t->root, (uint32_t)(n / t->fanout), PAGE_INDEX, &index);
     if (rc == SDB_OK) rc = index_make(t, index, (uint32_t)(n % t->fanout), PAGE_TABLE, &number);
@@ -126,8 +138,9 @@ int table_touch(table *t, uint64_t document) {
 
 void table_set(table *t, uint64_t document, const table_entry *entry) {
   uint32_t number = 0;
+  struct known *known;
   uint8_t *page = NULL;
-  int rc = locate(t, VIEW_HEAD, document, &number);
+  int rc = locate(t, VIEW_HEAD, document, &number, &known);
   if (rc == SDB_OK) rc = page_write(t->p, number, &page);
   assert(rc == SDB_OK && page); /* table_touch came before */
   uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* hints.c - see hints.h.
  *
- * The table doubles while it is more than half full, up to its share of the cache. Nothing is moved then: hints whose bucket is
- * another one now are found in the tree once more. Memory is cleared a block at a time when the first hint goes there: no read pays
- * for all of it, and a small database never touches more than it has hints for.
+ * The table doubles while it is more than half full, up to its share of the cache. A hint whose bucket is another one since is
+ * looked for in its old one too, and moves when it is found there; one not asked for between two growths is lost. Memory is cleared
+ * a block at a time when the first hint goes there: no read pays for all of it, and a small database never touches more than it has
+ * hints for.
  */
 #include "hints.h"
 
@@ -99,12 +100,11 @@ static bool make_clear(hints *h, uint64_t block) {
   return good;
 }
 
-/* The bucket of a hash, when its memory is clear; else NULL. */
-static struct bucket *bucket_of(hints *h, uint64_t hash, uint64_t *index) {
+/* A bucket, when its memory is clear; else NULL. */
+static struct bucket *bucket_at(hints *h, uint64_t index) {
   struct bucket *buckets = atomic_load_explicit(&h->buckets, memory_order_acquire);
-  *index = hash & atomic_load_explicit(&h->mask, memory_order_relaxed);
-  if (!buckets || !atomic_load_explicit(&h->clear[*index / BLOCK_BUCKETS], memory_order_acquire)) return NULL;
-  return buckets + *index;
+  if (!buckets || !atomic_load_explicit(&h->clear[index / BLOCK_BUCKETS], memory_order_acquire)) return NULL;
+  return buckets + index;
 }
 
 /* Bytes to fetch, by the size in a slot; none: the slot does not know where. */
@@ -127,19 +127,20 @@ static hint slot_hint(uint64_t slot) {
   return (hint){slot >> LINE_BITS & BITS(0, NEAR_BITS), (slot & BITS(0, LINE_BITS)) * LINE, lengths[size]};
 }
 
-/* Looks at all slots by what both kinds have of the tag before it decides: where the right one stands no processor can guess. */
-hint hints_get(hints *h, uint64_t hash) {
-  uint64_t index;
+/* The slot of a hash in a bucket, and what stood in it; 0: none. Looks at all by what both kinds have of the tag before it decides:
+ * where the right one stands no processor can guess. */
+static uint64_t slot_find(hints *h, uint64_t index, uint64_t hash, _Atomic uint64_t **at) {
   unsigned maybe = 0;
-  struct bucket *b = bucket_of(h, hash, &index);
-  if (!b) return (hint){0};
+  struct bucket *b = bucket_at(h, index);
+  if (!b) return 0;
   for (unsigned i = 0; i < SLOTS; i++)
     maybe |= (unsigned)(((atomic_load_explicit(&b->slot[i], memory_order_relaxed) ^ hash) & NEAR_TAG) == 0) << i;
   for (; maybe; maybe &= maybe - 1) {
-    uint64_t slot = atomic_load_explicit(&b->slot[__builtin_ctz(maybe)], memory_order_relaxed);
-    if (slot_fits(slot, hash)) return slot_hint(slot);
+    *at = &b->slot[__builtin_ctz(maybe)];
+    uint64_t slot = atomic_load_explicit(*at, memory_order_relaxed);
+    if (slot_fits(slot, hash)) return slot;
   }
-  return (hint){0};
+  return 0;
 }
 
 static void grow(hints *h) {
@@ -150,8 +151,8 @@ static void grow(hints *h) {
 }
 
 void hints_put(hints *h, uint64_t hash, hint what) {
-  uint64_t index, mask = atomic_load_explicit(&h->mask, memory_order_relaxed);
-  struct bucket *b = bucket_of(h, hash, &index);
+  uint64_t mask = atomic_load_explicit(&h->mask, memory_order_relaxed), index = hash & mask;
+  struct bucket *b = bucket_at(h, index);
   if (!b) {
     if (!make_clear(h, index / BLOCK_BUCKETS)) return;
     b = atomic_load_explicit(&h->buckets, memory_order_relaxed) + index;
@@ -167,4 +168,18 @@ void hints_put(hints *h, uint64_t hash, hint what) {
   }
   atomic_store_explicit(&b->slot[to], slot_make(hash, what), memory_order_relaxed);
   if (!old && atomic_fetch_add_explicit(&h->filled, 1, memory_order_relaxed) >= (mask + 1) * SLOTS / 2) grow(h);
+}
+
+hint hints_get(hints *h, uint64_t hash) {
+  _Atomic uint64_t *at;
+  uint64_t mask = atomic_load_explicit(&h->mask, memory_order_relaxed), index = hash & mask, before = hash & mask >> 1;
+  uint64_t slot = slot_find(h, index, hash, &at);
+  if (slot || before == index) return slot_hint(slot);
+  slot = slot_find(h, before, hash, &at);
+  if (!slot) return (hint){0};
+  hint what = slot_hint(slot);
+  if (atomic_compare_exchange_strong_explicit(at, &slot, 0, memory_order_relaxed, memory_order_relaxed))
+    atomic_fetch_sub_explicit(&h->filled, 1, memory_order_relaxed);
+  hints_put(h, hash, what);
+  return what;
 }

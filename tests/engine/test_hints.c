@@ -190,6 +190,27 @@ START_TEST(many_hints) {
 }
 END_TEST
 
+/* What is asked for now and then is not lost when the table grows, and counts once. */
+START_TEST(growing) {
+  const uint64_t count = 50000;
+  char path[24];
+  uint64_t known = 0;
+  set_up(4096);
+  for (uint64_t i = 1; i <= count; i++) {
+    snprintf(path, sizeof path, "path/%llu", (unsigned long long)i);
+    hints_put(db->hints, hints_hash(path, strlen(path)), (hint){.document = i});
+    if (i % 2000 && i < count) continue;
+    known = 0;
+    for (uint64_t k = 1; k <= i; k++) {
+      snprintf(path, sizeof path, "path/%llu", (unsigned long long)k);
+      known += hint_of(path) == k;
+    }
+  }
+  ck_assert_uint_gt(known, count - count / 20);
+  tear_down();
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("hints");
   TCase *hints_case = tcase_create("hints");
@@ -198,6 +219,7 @@ int main(void) {
   tcase_add_test(hints_case, what_is_kept);
   tcase_add_test(hints_case, where_it_stands);
   tcase_add_loop_test(hints_case, many_hints, 0, 2);
+  tcase_add_test(hints_case, growing);
   suite_add_tcase(suite, hints_case);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);

@@ -196,7 +196,7 @@ static int visit_records(struct scan *sc, const struct segment **s, uint64_t lim
                          log_scan_result *so_far) {
   for (;;) {
     uint8_t *r;
-    uint64_t at;
+    uint64_t at = 0;
     int rc = so_far->end < limit ? next_record(sc, s, so_far, &at, &r) : SDB_END;
     if (rc != SDB_OK || !r) return rc == SDB_END ? SDB_OK : rc;
     uint64_t end = at + align_up(get32(r + 4), 8);

@@ -157,7 +157,8 @@ static int apply_record(void *user, const log_record *r) {
   if (rc == SDB_OK) rc = for_ops(rp, r, apply_op);
   if (rc != SDB_OK) return rc;
   db->last_sequence = db->roots.sequence = r->sequence;
-  return ++rp->applied % BREATHE_EVERY == 0 ? breathe(rp) : SDB_OK;
+  bool due = pager_spill_due(db->pager) && !db->read_only; /* a record may be half a segment: asked after each */
+  return ++rp->applied % BREATHE_EVERY == 0 || due ? breathe(rp) : SDB_OK;
 }
 
 /* Nobody reads yet, so no state in between is kept: pages are copied once at most, and the lock is not given up for others. */

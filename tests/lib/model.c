@@ -58,6 +58,7 @@ typedef struct group {
   operation *operations;
   size_t count;
   uint64_t sequence; /* 0: not known */
+  bool doubtful;     /* whether it survived a crash cannot always be told from what can be read */
 } group;
 
 struct model {
@@ -529,6 +530,7 @@ bool model_bind(model *m, const void *path, size_t path_len, const void *new_nam
   return note_commit(m, commit);
 }
 
+uint64_t model_sequence(const model *m, size_t index) { return m->commits[index].doubtful ? 0 : m->commits[index].sequence; }
 size_t model_commits(const model *m) { return m->count; }
 size_t model_durable(const model *m) { return m->durable; }
 void model_all_durable(model *m) { m->durable = m->count; }
@@ -852,6 +854,7 @@ static bool adopt_state(model *m, sdb *db, size_t commits) {
   model_free(candidate);
   if (!good) return false;
   model_truncate(m, commits);
+  for (size_t i = m->durable; i < commits; i++) m->commits[i].doubtful = true;
   m->durable = commits;
   return true;
 }

@@ -58,6 +58,8 @@ size_t model_content_type(uint64_t seed, char *type);
 size_t model_metadata(uint64_t seed, uint8_t *metadata);
 
 size_t model_commits(const model *m);
+/* The engine's number of commit `index`; 0: not known, or it may have been lost in a crash without a trace. */
+uint64_t model_sequence(const model *m, size_t index);
 /* All commits so far must survive a crash; or those up to a sequence number. */
 void model_all_durable(model *m);
 void model_durable_up_to(model *m, uint64_t sequence);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "model.h"
+#include "sdb/changes.h"
 #include "sdb/sdb.h"
 #include "sdb/storage.h"
 #include "simulated.h"
@@ -42,6 +43,8 @@ typedef struct workload {
   uint32_t large_limit; /* no content is longer */
   bool stopped;         /* the device died */
   bool stay_open;       /* somebody else uses the handle too: it is not closed in between */
+  sdb_position seen;    /* up to where the feed of changes was followed; epoch 0: nowhere */
+  bool seen_commit;     /* that is a commit's place, not where the feed was begun */
   const char *doing;    /* the last operation */
   char message[256];    /* of the engine's last sdb_open */
   char why[1400];
@@ -60,6 +63,10 @@ bool workload_verify(workload *w);
 bool workload_recover(workload *w);
 /* Closes; afterwards no file is open and no memory held. */
 bool workload_close(workload *w);
+
+/* Follows the feed of changes from where it was left, also before a crash: every synced commit of the model is shown, each once and
+ * in order, and a position that was shown is never one that was lost. Only what was recycled may be missed, and that is told. */
+bool workload_follow(workload *w);
 
 /* Path `index` of the universe, into `path` (SDB_MAX_PATH bytes); returns its length. */
 size_t workload_path(uint64_t index, uint8_t *path);

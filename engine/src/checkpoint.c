@@ -29,7 +29,7 @@ static int write_file(pager *p, uint64_t offset, const void *bytes, size_t len) 
 }
 
 /* Copies pages into the stage, seals the copies (the frames themselves are published and must not change) and writes them. */
-static int frames_write(pager *p, struct frame **frames, uint32_t count, uint32_t place) {
+static int frames_write(pager *p, struct frame *const *frames, uint32_t count, uint32_t place) {
   uint32_t size = p->g.page_size;
   uint8_t nonces[STAGE_BYTES / 4096 * CIPHER_NONCE];
   int rc = p->cipher ? cipher_nonces(p->e, nonces, count) : SDB_OK;
@@ -53,35 +53,47 @@ static void stay_in_unit(pager *p, run *r) {
   r->count = room;
 }
 
-/* Gives places to `count` chosen frames and writes them; the lock is held on entry and exit, not in between. Frames that found no
- * place or could not be written return to `back`. */
-static int place_and_write(pager *p, struct frame **frames, uint32_t count, struct frame_list *back) {
-  run r = {0, 0};
-  int rc = space_alloc(p, count, 1, &r);
-  if (rc == SDB_OK) stay_in_unit(p, &r);
-  for (uint32_t i = 0; i < count; i++) {
-    frames[i]->dirty = i >= r.count;
-    frames[i]->writing = i < r.count;
-    if (i >= r.count) dirty_push(back, frames[i]);
+/* Gives places to the chosen frames. Those that found none return to `back`. */
+static int batch_place(pager *p, struct batch *b, struct frame_list *back) {
+  b->r = (run){0, 0};
+  int rc = space_alloc(p, b->count, 1, &b->r);
+  if (rc == SDB_OK) stay_in_unit(p, &b->r);
+  for (uint32_t i = 0; i < b->count; i++) {
+    struct frame *f = b->frames[i];
+    f->dirty = i >= b->r.count;
+    f->writing = i < b->r.count;
+    if (i >= b->r.count) dirty_push(back, f);
     else p->dirty_count--;
   }
-  if (rc != SDB_OK) return rc;
-  pager_unlock(p);
-  rc = frames_write(p, frames, r.count, r.start);
-  pager_lock(p);
+  return rc;
+}
+
+/* They stand in the file; or, when writing has failed, they return to `back`. */
+static void batch_settle(pager *p, struct batch *b, int written, struct frame_list *back) {
   uint64_t oldest = unpinned_oldest(p);
-  for (uint32_t i = 0; i < r.count; i++) {
-    frames[i]->writing = false;
-    if (rc == SDB_OK) {
-      frames[i]->place = r.start + i;
-      if (!frames[i]->newer) frame_settle(p, frames[i], oldest);
+  for (uint32_t i = 0; i < b->r.count; i++) {
+    struct frame *f = b->frames[i];
+    f->writing = false;
+    if (written == SDB_OK) {
+      f->place = b->r.start + i;
+      if (!f->newer) frame_settle(p, f, oldest);
     } else {
-      frames[i]->dirty = true;
+      f->dirty = true;
       p->dirty_count++;
-      dirty_push(back, frames[i]);
+      dirty_push(back, f);
     }
   }
-  if (rc != SDB_OK) space_unreserve(p, r);
+  if (written != SDB_OK) space_unreserve(p, b->r);
+}
+
+/* The lock is held on entry and exit, not while it is written. */
+static int batch_bring(pager *p, struct batch *b, struct frame_list *back) {
+  int rc = batch_place(p, b, back);
+  if (rc != SDB_OK) return rc;
+  pager_unlock(p);
+  rc = frames_write(p, b->frames, b->r.count, b->r.start);
+  pager_lock(p);
+  batch_settle(p, b, rc, back);
   return rc;
 }
 
@@ -91,29 +103,44 @@ static bool spillable(const pager *p, const struct frame *f, uint64_t published)
   return (f->ahead || f->version <= published) && !f->newer && f->number != p->append_page;
 }
 
-int pager_spill(pager *p, unsigned budget, bool *more) {
-  struct frame *chosen[STAGE_BYTES / 4096];
-  uint32_t limit = STAGE_BYTES / p->g.page_size, count = 0;
+int pager_ahead_choose(pager *p, unsigned budget, bool *some) {
+  struct batch *b = &p->ahead;
+  uint32_t limit = STAGE_BYTES / p->g.page_size;
   if (budget < limit) limit = budget;
-  int rc = SDB_OK;
-  pager_lock(p);
+  b->count = 0;
   frames_reclaim(p);
   if (p->settling.first || p->held.first) frames_settle_all(p);
-  if (pager_spill_due(p)) {
-    uint64_t published = pager_published(p);
-    int passes = pager_mostly_dirty(p) ? 2 : 1;
-    for (int pass = 0; pass < passes && count < limit; pass++) { /* full heap pages never change again; then the oldest */
-      for (struct frame *f = p->dirty.first, *next; f && (pass || f->ahead) && count < limit; f = next) {
-        next = f->next;
-        if (!spillable(p, f, published)) continue;
-        list_remove(&p->dirty, f);
-        chosen[count++] = f;
-      }
-      if (count >= limit / 4) break;
+  uint64_t published = pager_published(p);
+  int passes = !pager_spill_due(p) ? 0 : pager_mostly_dirty(p) ? 2 : 1;
+  for (int pass = 0; pass < passes && b->count < limit; pass++) { /* full heap pages never change again; then the oldest */
+    for (struct frame *f = p->dirty.first, *next; f && (pass || f->ahead) && b->count < limit; f = next) {
+      next = f->next;
+      if (!spillable(p, f, published)) continue;
+      list_remove(&p->dirty, f);
+      b->frames[b->count++] = f;
     }
-    if (count) rc = place_and_write(p, chosen, count, &p->dirty);
+    if (b->count >= limit / 4) break;
   }
-  *more = rc == SDB_OK && count > 0 && pager_spill_due(p);
+  int rc = b->count ? batch_place(p, b, &p->dirty) : SDB_OK;
+  *some = rc == SDB_OK && b->count > 0;
+  return rc;
+}
+
+int pager_ahead_write(pager *p) { return frames_write(p, p->ahead.frames, p->ahead.r.count, p->ahead.r.start); }
+
+void pager_ahead_settle(pager *p, int written) { batch_settle(p, &p->ahead, written, &p->dirty); }
+
+int pager_spill(pager *p, unsigned budget, bool *more) {
+  bool some;
+  pager_lock(p);
+  int rc = pager_ahead_choose(p, budget, &some);
+  if (some) {
+    pager_unlock(p);
+    rc = pager_ahead_write(p);
+    pager_lock(p);
+    pager_ahead_settle(p, rc);
+  }
+  *more = rc == SDB_OK && some && pager_spill_due(p);
   pager_unlock(p);
   return rc;
 }
@@ -147,16 +174,16 @@ uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim) {
 
 static int step_pages(pager *p, unsigned budget) {
   struct checkpoint *cp = &p->cp;
-  struct frame *chosen[STAGE_BYTES / 4096];
-  uint32_t limit = STAGE_BYTES / p->g.page_size, count = 0;
+  struct batch b = {.count = 0};
+  uint32_t limit = STAGE_BYTES / p->g.page_size;
   if (budget < limit) limit = budget;
   pager_lock(p);
-  while (cp->to_write.first && count < limit) {
+  while (cp->to_write.first && b.count < limit) {
     struct frame *f = cp->to_write.first;
     list_remove(&cp->to_write, f);
     bool superseded = f->newer && f->superseded <= cp->version;
     if (!superseded) {
-      chosen[count++] = f;
+      b.frames[b.count++] = f;
       continue;
     }
     f->dirty = false;
@@ -168,7 +195,7 @@ static int step_pages(pager *p, unsigned budget) {
     f->dirty = false;
     frame_settle(p, f, 0);
   }
-  int rc = count ? place_and_write(p, chosen, count, &cp->to_write) : SDB_OK;
+  int rc = b.count ? batch_bring(p, &b, &cp->to_write) : SDB_OK;
   if (rc == SDB_OK && !cp->to_write.first && !cp->graves.first) cp->phase = PHASE_MAP;
   pager_unlock(p);
   return rc;

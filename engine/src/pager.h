@@ -162,6 +162,11 @@ int pager_hold_run(pager *p, run r);
  * enough for a unit of the file; others, the oldest first, when dirty pages fill most of the cache and only if they are published.
  * Called without the lock, by one thread at a time. *more: there are still too many. */
 int pager_spill(pager *p, unsigned budget, bool *more);
+/* Its three parts, for who goes on meanwhile: under the lock *some pages get their places; they are written by anybody, without the
+ * lock; under the lock again they count as written, or not. */
+int pager_ahead_choose(pager *p, unsigned budget, bool *some);
+int pager_ahead_write(pager *p);
+void pager_ahead_settle(pager *p, int written);
 /* True when there is something to write ahead, and so much that commits have to help. Under the lock. */
 bool pager_spill_due(const pager *p);
 bool pager_crowded(const pager *p);

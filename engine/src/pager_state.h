@@ -77,6 +77,13 @@ struct run_queue {
   size_t head, count, cap;
 };
 
+/* Pages on their way to the file. */
+struct batch {
+  struct frame *frames[STAGE_BYTES / 4096];
+  uint32_t count;
+  run r; /* where the first of them go */
+};
+
 /* Changes of used pages and live bytes that belong to commits behind a running checkpoint. */
 struct delta {
   uint32_t start; /* run or logical page */
@@ -216,7 +223,8 @@ struct pager {
     header head;
   } cp;
   uint64_t checkpoint_version; /* C of the last complete one */
-  uint8_t *stage;              /* STAGE_BYTES, for pages on their way to the file */
+  struct batch ahead;
+  uint8_t *stage; /* STAGE_BYTES, for pages on their way to the file */
 };
 
 /* A map word that is not a frame. Bit 0 tells them apart; frames are aligned. */

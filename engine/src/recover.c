@@ -11,13 +11,27 @@
  */
 #include "db.h"
 
-enum { SEQUENCE_GAP = 1 << 20, BREATHE_EVERY = 64 };
+enum { SEQUENCE_GAP = 1 << 20, BREATHE_EVERY = 64, UNIT_PAGES = 256 };
+
+enum beside_state { BESIDE_IDLE, BESIDE_GIVEN, BESIDE_WRITTEN, BESIDE_END };
+
+/* A second thread writes pages ahead while the replay goes on: one batch at a time, chosen and settled by the replay, so that it
+ * needs no lock. */
+struct beside {
+  sdb *db;
+  void *thread; /* NULL: none */
+  struct mutex lock;
+  struct cond moved;
+  enum beside_state state;
+  int written;
+};
 
 struct replay {
   sdb *db;
   uint64_t after; /* sequence that the checkpoint contains */
   uint64_t applied;
   unsigned slot;
+  struct beside beside;
 };
 
 static int bad(sdb *db, const log_record *r) {
@@ -135,17 +149,89 @@ int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint
   return apply_op(&rp, &none, code, created, body, len);
 }
 
-/* Now and then the pager is left, so that memory of pages that were replaced comes back, and what fills the cache is written ahead.
- */
-static int breathe(struct replay *rp) {
-  pager *p = rp->db->pager;
-  bool more = pager_spill_due(p) && !rp->db->read_only;
+static void beside_main(void *arg) {
+  struct beside *b = arg;
+  mutex_lock(&b->lock);
+  for (;;) {
+    while (b->state == BESIDE_IDLE || b->state == BESIDE_WRITTEN) cond_wait(&b->moved, &b->lock);
+    if (b->state == BESIDE_END) break;
+    mutex_unlock(&b->lock);
+    int rc = pager_ahead_write(b->db->pager);
+    mutex_lock(&b->lock);
+    b->written = rc;
+    b->state = BESIDE_WRITTEN;
+    cond_signal(&b->moved);
+  }
+  mutex_unlock(&b->lock);
+}
+
+static void beside_start(struct beside *b, sdb *db) {
+  const sdb_storage *st = db->e.storage;
+  *b = (struct beside){.db = db};
+  mutex_init(&b->lock);
+  cond_init(&b->moved);
+  if (db->e.threads && !db->read_only && st->thread_start(st->ctx, beside_main, b, &b->thread) != SDB_OK) b->thread = NULL;
+}
+
+static void beside_set(struct beside *b, enum beside_state state) {
+  mutex_lock(&b->lock);
+  b->state = state;
+  cond_signal(&b->moved);
+  mutex_unlock(&b->lock);
+}
+
+/* Settles the batch that was given; *busy: it is still being written, and `wait` was not asked for. */
+static int beside_take(struct beside *b, bool wait, bool *busy) {
+  mutex_lock(&b->lock);
+  while (wait && b->state == BESIDE_GIVEN) cond_wait(&b->moved, &b->lock);
+  bool written = b->state == BESIDE_WRITTEN;
+  *busy = b->state == BESIDE_GIVEN;
+  if (written) b->state = BESIDE_IDLE;
+  mutex_unlock(&b->lock);
+  if (!written) return SDB_OK;
+  pager_ahead_settle(b->db->pager, b->written);
+  return b->written;
+}
+
+static int beside_turn(struct beside *b) {
+  pager *p = b->db->pager;
+  for (;;) {
+    bool busy, some = false, crowded = pager_crowded(p);
+    int rc = beside_take(b, crowded, &busy);
+    if (rc != SDB_OK || busy) return rc;
+    rc = pager_ahead_choose(p, UNIT_PAGES, &some);
+    if (some) beside_set(b, BESIDE_GIVEN);
+    if (rc != SDB_OK || !some || !crowded) return rc;
+  }
+}
+
+static int beside_stop(struct beside *b) {
+  bool busy;
   int rc = SDB_OK;
-  pager_leave(p, rp->slot);
-  pager_unlock(p);
-  while (rc == SDB_OK && more) rc = pager_spill(p, 256, &more);
-  pager_lock(p);
-  rp->slot = pager_enter(p);
+  if (b->thread) {
+    rc = beside_take(b, true, &busy);
+    beside_set(b, BESIDE_END);
+    b->db->e.storage->thread_join(b->db->e.storage->ctx, b->thread);
+  }
+  mutex_destroy(&b->lock);
+  cond_destroy(&b->moved);
+  return rc;
+}
+
+static int write_ahead(sdb *db) {
+  bool more = pager_spill_due(db->pager) && !db->read_only;
+  int rc = SDB_OK;
+  pager_unlock(db->pager);
+  while (rc == SDB_OK && more) rc = pager_spill(db->pager, UNIT_PAGES, &more);
+  pager_lock(db->pager);
+  return rc;
+}
+
+/* Now and then the pager is left, so that memory of pages that were replaced comes back. */
+static int breathe(struct replay *rp) {
+  pager_leave(rp->db->pager, rp->slot);
+  int rc = rp->beside.thread ? beside_turn(&rp->beside) : write_ahead(rp->db);
+  rp->slot = pager_enter(rp->db->pager);
   return rc;
 }
 
@@ -166,9 +252,12 @@ static int apply_log(struct replay *rp, const log_place *from, const log_scan_re
   pager *p = rp->db->pager;
   pager_lock(p);
   pager_publish(p, pager_open_version(p), rp->db->last_sequence);
+  beside_start(&rp->beside, rp->db);
   rp->slot = pager_enter(p);
   int rc = log_scan_again(rp->db->log, from, verified, apply_record, rp);
   pager_leave(p, rp->slot);
+  int written = beside_stop(&rp->beside);
+  if (rc == SDB_OK) rc = written;
   pager_publish(p, pager_close_version(p), rp->db->last_sequence);
   pager_unlock(p);
   return rc;

@@ -227,6 +227,38 @@ START_TEST(as_many_names_as_fit) {
 }
 END_TEST
 
+/* Two of them in one batch: each is found not to fit when its turn comes, and moves out; the rest of the batch stays as it was. */
+START_TEST(contents_beside_many_names_in_a_batch) {
+  static char text[1500];
+  char name[SDB_MAX_PATH], got[1500];
+  size_t size, failed = 0;
+  sdb_batch *batch;
+  sdb_batch_result results[3];
+  for (size_t i = 0; i < sizeof text; i++) text[i] = (char)(i * i * 31 / 7);
+  memset(name, 'n', sizeof name);
+  for (int d = 0; d < 2; d++) {
+    put(d == 0 ? "/a" : "/b", "x");
+    for (int i = 0; i < 3; i++) {
+      name[0] = (char)('a' + 3 * d + i);
+      ck_assert_int_eq(sdb_bind(db, d == 0 ? "/a" : "/b", 2, name, sizeof name, NULL, NULL), SDB_OK);
+    }
+  }
+  ck_assert_int_eq(sdb_batch_open(db, &batch), SDB_OK);
+  ck_assert_int_eq(sdb_batch_put(batch, "/a", 2, text, sizeof text, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_batch_put(batch, "/c", 2, "small", 5, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_batch_put(batch, "/b", 2, text, sizeof text - 1, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_batch_commit(batch, NULL, results, 3, &failed), SDB_OK);
+  ck_assert_uint_eq(failed, 3);
+  crash();
+  for (int d = 0; d < 2; d++) {
+    name[0] = (char)('a' + 3 * d);
+    ck_assert_int_eq(sdb_get(db, name, sizeof name, SDB_CURRENT, got, sizeof got, &size, NULL), SDB_OK);
+    ck_assert(size == sizeof text - (size_t)d && memcmp(got, text, size) == 0);
+  }
+  must_be("/c", SDB_CURRENT, "small");
+}
+END_TEST
+
 START_TEST(delete_by_id) {
   sdb_commit a = put("/a", "one"), commit;
   ck_assert_int_eq(bind_name("/a", "/b", NULL), SDB_OK);
@@ -594,6 +626,7 @@ int main(void) {
   tcase_add_test(all, an_older_version_again);
   tcase_add_test(all, names_are_equal);
   tcase_add_test(all, as_many_names_as_fit);
+  tcase_add_test(all, contents_beside_many_names_in_a_batch);
   tcase_add_test(all, delete_by_id);
   tcase_add_test(all, a_token_makes_a_retry_harmless);
   tcase_add_loop_test(all, what_has_expired_is_gone, 0, 2);

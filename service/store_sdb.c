@@ -126,6 +126,7 @@ static int statistics(void *ctx, void (*tell)(void *user, const char *name, uint
       {"engine_mapping_faults", s.mapping_faults},
       {"engine_pins", s.pins},
       {"engine_corruptions", s.corruptions},
+      {"engine_quarantined", s.quarantined},
       {"engine_recovered_commits", s.recovered_commits},
       {"engine_quick_mode", s.quick_mode},
       {"engine_unchecked_reads", s.unchecked_reads},

@@ -191,6 +191,7 @@ static result file_stats(backend *b, void (*each)(void *user, const char *name, 
       {"unchecked_reads", s.unchecked_reads},
       {"quick_mode", s.quick_mode},
       {"corruptions", s.corruptions},
+      {"quarantined", s.quarantined},
       {"log_damaged", s.log_damaged},
   };
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) each(user, figures[i].name, figures[i].value);

@@ -346,7 +346,7 @@ int sdb_wait(sdb *db, uint64_t sequence) {
 
 /* Content of a record into `buf`, checked unless in quick mode. */
 static int content_read(sdb *db, const record *r, void *buf) {
-  bool check = content_is_checked(db);
+  bool check = content_is_checked(db, r);
   if (r->flags & RECORD_LARGE) return extent_read(&db->e, db->pager, r, buf, check);
   return content_unpack(db, r, check, buf);
 }
@@ -626,6 +626,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->commits = atomic_load(&db->n.commits);
   s->syncs = atomic_load(&db->n.syncs);
   s->corruptions = atomic_load(&db->e.corruptions);
+  s->quarantined = pager_quarantined(db->pager);
   s->recovered_commits = db->recovered;
   s->requests = async_requests(db);
   s->unchecked_reads = atomic_load(&db->n.unchecked);

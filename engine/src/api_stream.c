@@ -23,7 +23,7 @@ static int reader_fill(sdb_reader *r, uint64_t now_ms, const void *path, size_t 
   table_entry entry;
   int rc = document_find(db, r->view, now_ms, path, path_len, version, &rec, &entry);
   if (rc != SDB_OK) return rc;
-  bool check = content_is_checked(db);
+  bool check = content_is_checked(db, &rec);
   info_fill(&r->info, &rec, &entry);
   r->chunk = mem_alloc(&db->e, rec.flags & RECORD_LARGE ? SDB_CHUNK : rec.size);
   if (!r->chunk) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a reader");

@@ -167,8 +167,9 @@ int document_place(sdb *db, uint64_t view, uint64_t document, const table_entry 
 uint32_t document_oldest(const table_entry *entry, const record *current);
 /* entry->oldest must be set. */
 void info_fill(sdb_info *info, const record *r, const table_entry *entry);
-/* Asked once, when a read begins: is the content to be compared with its checksum? Counts the reads for which it is not. */
-bool content_is_checked(sdb *db);
+/* Asked once, when a read begins: is the content to be compared with its checksum? Counts the reads for which it is not. On a
+ * damaged page it always is. */
+bool content_is_checked(sdb *db, const record *r);
 
 /* --- document_content.c: small contents ------------------------------------------------------------------------------------------
  */
@@ -365,6 +366,9 @@ int work_checkpoint(sdb *db, enum work_why why);
 void work_release_spares(sdb *db);
 /* There are heap pages worth emptying. Writer's lock held. */
 bool work_sparse(const sdb *db);
+/* Moves what lives in a heap page, as far as it verifies, into the open one; empty, the page is free. Writer's lock held, inside
+ * enter and leave. */
+int work_empty_page(sdb *db, unsigned slot, uint32_t number);
 /* Wraps the data key anew; the state stays what it is. */
 int work_change_key(sdb *db, const uint8_t *key);
 /* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */

@@ -163,8 +163,8 @@ int document_find(sdb *db, uint64_t view, uint64_t now_ms, const void *path, siz
   return document_version(db, view, document, entry, version, r); /* a damaged document offers its predecessors */
 }
 
-bool content_is_checked(sdb *db) {
-  if (!atomic_load_explicit(&db->quick, memory_order_relaxed)) return true;
+bool content_is_checked(sdb *db, const record *r) {
+  if (r->suspect || !atomic_load_explicit(&db->quick, memory_order_relaxed)) return true;
   atomic_fetch_add_explicit(&db->n.unchecked, 1, memory_order_relaxed);
   return false;
 }

@@ -6,12 +6,17 @@ int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r) {
   const uint8_t *page;
   uint32_t number = place_page(place), offset = place_offset(place), size = page_size(p);
   int rc = page_read_kind(p, view, number, PAGE_HEAP, &page);
+  bool suspect = rc == SDB_CORRUPT;
+  if (suspect) rc = page_read_damaged(p, view, number, &page);
   if (rc == SDB_NOT_FOUND || rc == SDB_INVALID || (rc == SDB_OK && (offset < PAGE_HEADER || offset >= size)))
     return env_fail(e, SDB_CORRUPT, "the table points at page %u offset %u, where no record can be; restore a copy", number,
                     offset);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 64; i < 256; i += 64) __builtin_prefetch(page + offset + i); /* head, path, content: at once, not one by one */
-  if (record_parse(r, page + offset, size - offset) == SDB_OK) return SDB_OK;
+  if (record_parse(r, page + offset, size - offset) == SDB_OK) {
+    r->suspect = suspect;
+    return SDB_OK;
+  }
   return env_fail(e, SDB_CORRUPT,
                   "the record at page %u offset %u does not match its checksum; write the document again or restore a copy", number,
                   offset);
@@ -63,15 +68,11 @@ void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total) {
   pager_live_add(p, place_page(place), -(int32_t)total);
 }
 
-int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user,
-              bool *damaged) {
-  uint32_t fill = page_fill(page), offset = PAGE_HEADER;
-  *damaged = fill > page_size;
-  if (fill > page_size) fill = page_size;
-  while (offset + RECORD_HEAD <= fill) {
+int heap_walk(const uint8_t *page, uint32_t end, int (*visit)(void *user, uint32_t offset, const record *r), void *user) {
+  uint32_t offset = PAGE_HEADER;
+  while (offset + RECORD_HEAD <= end) {
     record r;
-    if (record_parse(&r, page + offset, fill - offset) != SDB_OK) {
-      *damaged = true;
+    if (record_parse(&r, page + offset, end - offset) != SDB_OK) {
       offset += 8;
       continue;
     }

@@ -16,7 +16,8 @@ static inline uint32_t place_offset(uint64_t place) { return (uint32_t)(place >>
 /* Largest record that lives in the heap; above it the content goes to an extent. */
 static inline uint32_t heap_limit(const pager *p) { return pager_geometry(p)->page_size / 2; }
 
-/* The record at a place. SDB_CORRUPT: it does not verify; `env` has the sentence. Good as long as the page pointer would be. */
+/* The record at a place. SDB_CORRUPT: it does not verify; `env` has the sentence. Good as long as the page pointer would be. On a
+ * page that does not match its checksum each record is judged by its own; then r->suspect. */
 int heap_read(env *e, pager *p, uint64_t view, uint64_t place, record *r);
 
 /* Room for `total` bytes in the open page of the roots, which may become another page. Nothing counts before heap_commit. */
@@ -27,9 +28,8 @@ void heap_undo(pager *p, roots *rt, uint64_t place, uint32_t total);
 /* A record at that place does not count any more. */
 void heap_drop(pager *p, roots *rt, uint64_t place, uint32_t total);
 
-/* Walks the records of a page; `damaged` bytes are skipped, 8 at a time, up to the next that verifies. visit returns SDB_OK to go
- * on. */
-int heap_walk(const uint8_t *page, uint32_t page_size, int (*visit)(void *user, uint32_t offset, const record *r), void *user,
-              bool *damaged);
+/* Walks the records of a page up to `end`: its fill, or all of a damaged page. Bytes that are no record are skipped, 8 at a time,
+ * up to the next that verifies. visit returns SDB_OK to go on. */
+int heap_walk(const uint8_t *page, uint32_t end, int (*visit)(void *user, uint32_t offset, const record *r), void *user);
 
 #endif

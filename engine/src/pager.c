@@ -398,7 +398,11 @@ static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, 
   if (!bytes) return env_fail(p->e, SDB_IO, "cannot map the data file");
   if (!space_is_verified(p, place)) {
     int rc = page_verify(p, bytes, number, place, kind);
-    if (rc != SDB_OK) return p->mapped ? rc : pager_fault_error(p);
+    if (rc != SDB_OK && !p->mapped) return pager_fault_error(p);
+    if (rc != SDB_OK) {
+      pager_quarantine(p, place, number, kind);
+      return rc;
+    }
     space_set_verified(p, place);
   }
   *page = bytes;
@@ -476,6 +480,40 @@ const uint8_t *pager_fetch(const pager *p, uint64_t offset, uint32_t len) {
   const uint8_t *at = base + (offset & ((1u << GROUP_BITS) - 1));
   for (uint32_t i = 0; i < len; i += 64) __builtin_prefetch(at + i);
   return at;
+}
+
+/* Of the page in that view: the physical page, or the bytes in memory. */
+static int page_find(pager *p, uint64_t view, uint32_t number, uint32_t *place, const uint8_t **data) {
+  struct map_chunk *c;
+  uint32_t slot;
+  int rc = map_get(p, number, &c, &slot);
+  if (rc != SDB_OK) return rc;
+  uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
+  *data = NULL;
+  *place = place_of(w);
+  if (w == 0) return SDB_NOT_FOUND;
+  if (word_is_place(w)) return SDB_OK;
+  const struct frame *f = frame_of(w);
+  while (f && f->version > view) f = atomic_load_explicit(&f->older, memory_order_acquire);
+  if (!f || f->kind == PAGE_FREE) return SDB_NOT_FOUND;
+  *data = atomic_load_explicit(&f->data, memory_order_acquire);
+  *place = f->place;
+  return SDB_OK;
+}
+
+int page_read_damaged(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
+  uint32_t place;
+  if (p->cipher) return SDB_CORRUPT;
+  int rc = page_find(p, view, number, &place, page);
+  if (rc != SDB_OK || *page) return rc;
+  *page = space_window(p, place, 0);
+  if (*page) return SDB_OK;
+  struct frame *carrier = frame_new(p, number, PAGE_FREE, true); /* no part of the cache: good for this stay only */
+  if (!carrier) return SDB_NO_MEMORY;
+  rc = p->e->storage->read(p->file, page_offset(&p->g, place), carrier->data, p->g.page_size);
+  *page = carrier->data;
+  frame_retire(p, carrier);
+  return rc == SDB_OK ? SDB_OK : env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
 }
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */

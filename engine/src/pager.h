@@ -210,6 +210,23 @@ int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below
 void pager_freeze(pager *p);
 void pager_thaw(pager *p);
 
+/* --- Quarantine (pager_quarantine.c) ------------------------------------------------------------------------------------------ */
+
+/* A physical page that was found damaged while something refers to it. Kept in memory only: on disk it is used, because it is
+ * reached, and so nobody is given it, also after a crash (I3); who is damaged is found out again by the next touch or scrub. */
+struct quarantined {
+  uint32_t place, number; /* physical page; logical page, 0 for one of an extent */
+  uint8_t kind;
+};
+
+/* Any thread, any lock held. Does nothing when it is known already, or memory is short. */
+void pager_quarantine(pager *p, uint32_t place, uint32_t number, uint8_t kind);
+/* Nothing refers to the place any more, or it has been read whole since. */
+void pager_lift(pager *p, uint32_t place);
+uint64_t pager_quarantined(const pager *p);
+/* The first entry whose place is not below. False: there is none. */
+bool pager_next_quarantined(pager *p, uint32_t from, struct quarantined *q);
+
 /* --- Looking at it ------------------------------------------------------------------------------------------------------------ */
 
 const header *pager_header(const pager *p); /* of the last complete checkpoint. Under the lock */

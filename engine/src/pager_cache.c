@@ -102,7 +102,9 @@ int cache_fill(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t 
   int rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
   if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
   rc = page_verify(p, buf, number, place, kind);
-  if (rc != SDB_OK || unit_open(p->e, buf, p->g.page_size)) return rc;
+  if (rc == SDB_OK && unit_open(p->e, buf, p->g.page_size)) return SDB_OK;
+  pager_quarantine(p, place, number, kind);
+  if (rc != SDB_OK) return rc;
   return env_fail(p->e, SDB_CORRUPT, "page %u (at physical page %u) was not encrypted with this key as this page; restore a copy",
                   number, place);
 }

@@ -25,6 +25,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   mutex_init(&p->ring_lock);
   mutex_init(&p->pin_lock);
   mutex_init(&p->sync_lock);
+  mutex_init(&p->quarantine_lock);
   mutex_init(&p->pace_lock);
   mutex_init(&p->retire_lock);
   p->groups = mem_new(e, MAX_GROUPS * sizeof *p->groups);
@@ -90,6 +91,7 @@ void pager_close(pager *p) {
   mem_free(p->e, p->root_dir);
   mem_free(p->e, p->stage);
   mem_free(p->e, p->pins);
+  mem_free(p->e, p->quarantine);
   mem_free(p->e, p->limbo.items);
   mem_free(p->e, p->spent.items);
   mem_free(p->e, p->cooling.items);
@@ -103,6 +105,7 @@ void pager_close(pager *p) {
   mutex_destroy(&p->ring_lock);
   mutex_destroy(&p->pin_lock);
   mutex_destroy(&p->sync_lock);
+  mutex_destroy(&p->quarantine_lock);
   mutex_destroy(&p->pace_lock);
   mutex_destroy(&p->retire_lock);
   mem_free(p->e, p);

@@ -133,7 +133,11 @@ struct pager {
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;
   struct mutex sync_lock; /* of the data file */
-  atomic_bool sync_owed;  /* contents were written that a log record is going to name */
+  struct mutex quarantine_lock;
+  struct quarantined *quarantine; /* by rising place */
+  size_t quarantine_cap;
+  _Atomic size_t quarantine_count;
+  atomic_bool sync_owed; /* contents were written that a log record is going to name */
 
   /* Writes to the data file since the device was last told to begin with them, and what it was told then. */
   struct mutex pace_lock;

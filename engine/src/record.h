@@ -34,6 +34,7 @@ typedef struct record {
   uint64_t time_ms;
   uint16_t flags;
   uint8_t kept; /* older versions that stay readable */
+  bool suspect; /* its page does not match its checksum: only the record's own, and its content's, tell whether it is whole */
   const uint8_t *path;
   uint16_t path_len;
   uint64_t expires_ms;

@@ -545,6 +545,7 @@ void space_unreserve(pager *p, run r) {
     bit_clear(b->busy, bit);
     b->available++;
     p->available++;
+    pager_lift(p, r.start + i);
   }
   if (r.count && r.start < p->single_hint) p->single_hint = r.start;
 }
@@ -560,6 +561,7 @@ void space_mark(pager *p, run r, bool used) {
       if (!bit_get(b->busy, bit)) bit_set(b->busy, bit), b->available--, p->available--;
     } else {
       bit_clear(b->used, bit);
+      pager_lift(p, r.start + i);
     }
     b->dirty = true;
   }

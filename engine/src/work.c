@@ -140,6 +140,8 @@ struct move {
   const uint8_t *page;
   uint32_t number;
   unsigned slot;
+  bool damaged;     /* the page does not match its checksum */
+  uint8_t *content; /* of its records, to be checked */
 };
 
 /* The older version at `place` is reached from the record two versions behind it, if that one is still read: `from`. */
@@ -166,6 +168,18 @@ static int redirect(sdb *db, uint64_t from, uint64_t to) {
   return rc;
 }
 
+static int source_read(struct move *m) {
+  int rc = page_read(m->db->pager, VIEW_HEAD, m->number, &m->page);
+  m->damaged = rc == SDB_CORRUPT;
+  return m->damaged ? page_read_damaged(m->db->pager, VIEW_HEAD, m->number, &m->page) : rc;
+}
+
+/* On a damaged page a record that verifies may have a content that does not: then it stays. */
+static int content_judge(struct move *m, const record *r) {
+  if (!m->damaged || r->flags & RECORD_LARGE) return SDB_OK;
+  return content_unpack(m->db, r, true, m->content);
+}
+
 static int move_record(void *user, uint32_t offset, const record *r) {
   struct move *m = user;
   sdb *db = m->db;
@@ -173,16 +187,17 @@ static int move_record(void *user, uint32_t offset, const record *r) {
   uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from = 0;
   uint8_t *bytes;
   int rc = table_get(db->table, VIEW_HEAD, document, &entry);
-  if (rc == SDB_NOT_FOUND) return SDB_OK; /* dead */
+  if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT) return SDB_OK; /* dead, or nobody knows: then it counts and keeps the page */
   bool named = rc == SDB_OK && (entry.current == place || entry.previous == place);
   if (rc == SDB_OK && !named) {
     rc = find_newer(db, document, &entry, r, place, &from);
-    if (rc == SDB_OK && !from) return SDB_OK; /* dead */
+    if ((rc == SDB_OK && !from) || rc == SDB_CORRUPT) return SDB_OK;
   }
+  if (rc == SDB_OK && content_judge(m, r) != SDB_OK) return SDB_OK;
   if (rc == SDB_OK && named) rc = table_touch(db->table, document);
   if (rc == SDB_OK && from) rc = redirect(db, from, 0);
   if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
-  if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, m->number, &m->page); /* as it is now: redirected records may be in it */
+  if (rc == SDB_OK) rc = source_read(m); /* as it is now: redirected records may be in it */
   if (rc == SDB_OK) memcpy(bytes, m->page + offset, r->total);
   if (rc == SDB_OK) rc = trusted(db, m->slot, SDB_OK);
   if (rc == SDB_OK && from) rc = redirect(db, from, to);
@@ -196,14 +211,17 @@ static int move_record(void *user, uint32_t offset, const record *r) {
 }
 
 /* Moves what lives in a sparse page into the open one; the empty page is free. Places only: nothing of it is in the log. */
-static int clean_page(sdb *db, unsigned slot, uint32_t number) {
+int work_empty_page(sdb *db, unsigned slot, uint32_t number) {
   struct move m = {.db = db, .number = number, .slot = slot};
-  bool damaged = false;
   if (number == db->roots.heap_page) return SDB_OK;
   int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
   if (rc == SDB_OK) rc = pager_admit_moving(db->pager, page_size(db->pager) / 16, 8);
-  if (rc == SDB_OK) rc = page_read(db->pager, VIEW_HEAD, number, &m.page);
-  if (rc == SDB_OK) rc = heap_walk(m.page, page_size(db->pager), move_record, &m, &damaged);
+  if (rc == SDB_OK) rc = source_read(&m);
+  if (rc == SDB_OK && m.damaged && !(m.content = mem_alloc(&db->e, SDB_CHUNK)))
+    rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for emptying a damaged page");
+  uint32_t end = rc == SDB_OK && !m.damaged ? page_fill(m.page) : page_size(db->pager);
+  if (rc == SDB_OK) rc = heap_walk(m.page, end < page_size(db->pager) ? end : page_size(db->pager), move_record, &m);
+  mem_free(&db->e, m.content);
   note_unlogged(db);
   if (rc == SDB_OK && pager_live(db->pager, number) == 0) {
     rc = page_free(db->pager, number);
@@ -220,7 +238,7 @@ static int clean_step(sdb *db, unsigned budget) {
     uint32_t number;
     writer_enter(db, &slot);
     int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, (page_size(db->pager) - PAGE_HEADER) / 2, &number);
-    if (rc == SDB_OK) rc = clean_page(db, slot, number);
+    if (rc == SDB_OK) rc = work_empty_page(db, slot, number);
     if (rc == SDB_OK) db->clean_moved++;
     if (rc == SDB_END && db->clean_moved == 0) db->clean_futile = db->last_sequence;
     writer_leave(db, slot);

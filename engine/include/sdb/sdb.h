@@ -553,6 +553,8 @@ typedef struct sdb_stats {
   uint64_t pinned_bytes;             /* of pages that only those keep: as they were before a change (in memory or in the file), and
                                         freed ones of large contents that the last checkpoint would have released */
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */
+  uint64_t quarantined;              /* damaged pages of the data file that something still refers to, as far as they were met since
+                                        open: nobody is given them. Not 0: see sdb_scrub() */
   uint64_t recovered_commits;        /* replayed at open */
   uint64_t requests;                 /* of sdb_get_async(): waiting or being served */
   uint64_t unchecked_reads;          /* since open: contents read, or readers opened, in quick mode */

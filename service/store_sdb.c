@@ -127,6 +127,8 @@ static int statistics(void *ctx, void (*tell)(void *user, const char *name, uint
       {"engine_pins", s.pins},
       {"engine_corruptions", s.corruptions},
       {"engine_quarantined", s.quarantined},
+      {"engine_rebuilding", s.rebuilding},
+      {"engine_repair_needed", s.repair_needed},
       {"engine_recovered_commits", s.recovered_commits},
       {"engine_quick_mode", s.quick_mode},
       {"engine_unchecked_reads", s.unchecked_reads},

@@ -192,6 +192,8 @@ static result file_stats(backend *b, void (*each)(void *user, const char *name, 
       {"quick_mode", s.quick_mode},
       {"corruptions", s.corruptions},
       {"quarantined", s.quarantined},
+      {"rebuilding", s.rebuilding},
+      {"repair_needed", s.repair_needed},
       {"log_damaged", s.log_damaged},
   };
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) each(user, figures[i].name, figures[i].value);

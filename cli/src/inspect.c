@@ -91,14 +91,15 @@ static const struct {
   const char *name;
   uint16_t offset;
   uint8_t size;
-} slot_fields[] = {{"format", 12, 2},       {"minor", 14, 2},       {"compatible", 16, 4},     {"read_only_compatible", 20, 4},
-                   {"incompatible", 24, 4}, {"page_size", 28, 4},   {"epoch", 48, 8},          {"checkpoint", 56, 8},
-                   {"log_position", 64, 8}, {"sequence", 72, 8},    {"log_chain", 80, 4},      {"clean", 84, 4},
-                   {"pages", 88, 8},        {"free_pages", 96, 8},  {"logical_limit", 104, 8}, {"document_limit", 112, 8},
-                   {"documents", 120, 8},   {"path_tree", 128, 4},  {"suffix_tree", 132, 4},   {"expiry_tree", 136, 4},
-                   {"table", 140, 4},       {"heap_page", 144, 4},  {"heap_fill", 148, 4},     {"content_bytes", 152, 8},
-                   {"names", 160, 8},       {"created_ms", 168, 8}, {"written_ms", 176, 8},    {"suffix_built", 184, 8},
-                   {"heap_pages", 192, 8},  {"heap_live", 200, 8},  {"suffix_names", 208, 8}};
+} slot_fields[] = {{"format", 12, 2},       {"minor", 14, 2},        {"compatible", 16, 4},     {"read_only_compatible", 20, 4},
+                   {"incompatible", 24, 4}, {"page_size", 28, 4},    {"epoch", 48, 8},          {"checkpoint", 56, 8},
+                   {"log_position", 64, 8}, {"sequence", 72, 8},     {"log_chain", 80, 4},      {"clean", 84, 4},
+                   {"pages", 88, 8},        {"free_pages", 96, 8},   {"logical_limit", 104, 8}, {"document_limit", 112, 8},
+                   {"documents", 120, 8},   {"path_tree", 128, 4},   {"suffix_tree", 132, 4},   {"expiry_tree", 136, 4},
+                   {"table", 140, 4},       {"heap_page", 144, 4},   {"heap_fill", 148, 4},     {"content_bytes", 152, 8},
+                   {"names", 160, 8},       {"created_ms", 168, 8},  {"written_ms", 176, 8},    {"suffix_built", 184, 8},
+                   {"heap_pages", 192, 8},  {"heap_live", 200, 8},   {"suffix_names", 208, 8},  {"fresh_tree", 232, 4},
+                   {"sweep", 236, 4},       {"fresh_built", 240, 8}, {"fresh_names", 248, 8},   {"expiry_built", 352, 8}};
 
 static void show_slots(inspect *in) {
   for (unsigned i = 0; i < 2; i++) {

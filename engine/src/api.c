@@ -221,6 +221,7 @@ static int open_parts(sdb *db) {
   if (rc == SDB_OK) rc = hints_new(&db->e, db->pager, &db->hints);
   if (rc != SDB_OK) return rc;
   table_set_root(db->table, db->roots.table);
+  names_publish_path(db, db->roots.path_tree, true);
   rc = recover(db);
   if (rc != SDB_OK) return rc;
   names_publish_suffix(db, 0);
@@ -600,6 +601,8 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->suffix_ready = atomic_load(&db->suffix_since) != UINT64_MAX;
   s->heap_pages = db->roots.heap_pages;
   s->heap_live_bytes = db->roots.heap_live;
+  s->rebuilding = rebuild_running(db);
+  s->repair_needed = db->rebuild.given_up;
   pager_unlock(db->pager);
   s->sequence = atomic_load(&db->visible_sequence);
   s->synced_sequence = atomic_load(&db->synced_sequence);

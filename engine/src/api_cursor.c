@@ -98,7 +98,8 @@ static sdb_order shorter(sdb_cursor *c, uint32_t suffix_tree) {
   tree_cursor by_path, by_suffix;
   uint64_t document;
   double path_share = 1, suffix_share = 1;
-  tree_cursor_init(&by_path, p, c->view, c->db->roots.path_tree, prefix->at, prefix->len, false);
+  uint32_t path_tree = names_path_tree(c->db, c->view);
+  tree_cursor_init(&by_path, p, c->view, path_tree, prefix->at, prefix->len, false);
   tree_cursor_init(&by_suffix, p, c->view, suffix_tree, suffix->at, suffix->len, false);
   for (unsigned i = 0; i < PROBE; i++) {
     int rc = tree_cursor_next(&by_path, &document);
@@ -108,7 +109,7 @@ static sdb_order shorter(sdb_cursor *c, uint32_t suffix_tree) {
     if (rc == SDB_OK && !begins(&by_suffix, suffix)) rc = SDB_END;
     if (rc != SDB_OK) return rc == SDB_END ? SDB_ORDER_SUFFIX : SDB_ORDER_PATH;
   }
-  int rc = tree_share(p, c->view, c->db->roots.path_tree, prefix->at, prefix->len, &path_share);
+  int rc = tree_share(p, c->view, path_tree, prefix->at, prefix->len, &path_share);
   if (rc == SDB_OK) rc = tree_share(p, c->view, suffix_tree, suffix->at, suffix->len, &suffix_share);
   return rc == SDB_OK && suffix_share < path_share ? SDB_ORDER_SUFFIX : SDB_ORDER_PATH;
 }
@@ -119,7 +120,7 @@ static int choose(sdb_cursor *c, const sdb_cursor_options *o, uint32_t *root) {
   bool both = o->prefix_len && o->suffix_len;
   c->order = o->order;
   if (c->order == SDB_ORDER_AUTO && !both) c->order = o->suffix_len ? SDB_ORDER_SUFFIX : SDB_ORDER_PATH;
-  *root = db->roots.path_tree;
+  *root = names_path_tree(db, c->view);
   if (c->order == SDB_ORDER_PATH) return SDB_OK;
   int rc = names_suffix_tree(db, c->view, root);
   if (c->order == SDB_ORDER_SUFFIX) return rc;
@@ -134,7 +135,7 @@ static int choose(sdb_cursor *c, const sdb_cursor_options *o, uint32_t *root) {
   unsigned slot = pager_enter(db->pager);
   c->order = shorter(c, *root);
   pager_leave(db->pager, slot);
-  if (c->order == SDB_ORDER_PATH) *root = db->roots.path_tree;
+  if (c->order == SDB_ORDER_PATH) *root = names_path_tree(db, c->view);
   return SDB_OK;
 }
 
@@ -235,6 +236,7 @@ static int look(sdb_cursor *c, uint64_t document, struct item *it) {
 static int fetch_one(sdb_cursor *c) {
   uint64_t document;
   int rc = tree_cursor_next(&c->tree, &document);
+  if (rc == SDB_CORRUPT) names_note_damage(c->db, c->tree.root);
   if (rc != SDB_OK) return rc;
   if (!begins(&c->tree, &c->head)) return SDB_END;
   c->spent++;

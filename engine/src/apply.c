@@ -134,14 +134,22 @@ static void expiry_key(uint8_t key[EXPIRY_KEY], uint64_t ms, uint64_t document) 
   for (int i = 0; i < 5; i++) key[8 + i] = (uint8_t)(document >> (32 - 8 * i));
 }
 
-static int expiry_add(sdb *db, uint64_t ms, uint64_t document) {
+int expiry_note(sdb *db, uint64_t ms, uint64_t document) {
   uint8_t key[EXPIRY_KEY];
+  expiry_key(key, ms, document);
+  return tree_put(db->pager, db->roots.expiry_tree, key, sizeof key, document);
+}
+
+/* What a damaged tree lacks, the one that is made in its place will have. */
+static int expiry_add(sdb *db, uint64_t ms, uint64_t document) {
   int rc = SDB_OK;
   if (!ms) return SDB_OK;
   if (!db->roots.expiry_tree) rc = tree_create(db->pager, &db->roots.expiry_tree);
   atomic_store(&db->expiring, true);
-  expiry_key(key, ms, document);
-  return rc == SDB_OK ? tree_put(db->pager, db->roots.expiry_tree, key, sizeof key, document) : rc;
+  if (rc == SDB_OK) rc = expiry_note(db, ms, document);
+  if (rc != SDB_CORRUPT) return rc;
+  rc = rebuild_expiry(db);
+  return rc == SDB_OK ? expiry_note(db, ms, document) : rc;
 }
 
 /* A missing entry is no reason to refuse: check reports it. */
@@ -150,6 +158,7 @@ static int expiry_remove(sdb *db, uint64_t ms, uint64_t document) {
   if (!ms || !db->roots.expiry_tree) return SDB_OK;
   expiry_key(key, ms, document);
   int rc = tree_remove(db->pager, db->roots.expiry_tree, key, sizeof key);
+  if (rc == SDB_CORRUPT) rc = rebuild_expiry(db);
   return rc == SDB_NOT_FOUND ? SDB_OK : rc;
 }
 
@@ -262,7 +271,7 @@ static int remove_names(sdb *db, struct change *c) {
     size_t len;
     uint64_t document = 0;
     const uint8_t *name = record_name(&c->named, i, &len);
-    rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, name, len, &document);
+    rc = names_get(db, VIEW_HEAD, name, len, &document);
     if (rc == SDB_OK && document == c->document) {
       rc = names_remove(db, name, len, c->document);
       if (rc == SDB_OK) c->removed |= 1ull << i;

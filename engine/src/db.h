@@ -38,6 +38,21 @@ struct suffix_work {
   uint64_t after_us; /* not before: something failed */
 };
 
+/* Making damaged trees again; see rebuild.c. Under the writer's lock. */
+struct rebuild {
+  bool given_up;     /* names are lost with their records: only a repair can tell which */
+  uint64_t after_us; /* not before: something failed */
+  bool ready;        /* the fresh tree is complete: the next checkpoint switches */
+  bool switching;    /* the checkpoint that runs does */
+  bool walking;      /* the old path tree is gone through, from `key` on */
+  enum { SWEEP_BEGIN, SWEEP_MARK, SWEEP_SPARE, SWEEP_FREE } sweep;
+  unsigned tree; /* which one is gone through */
+  uint32_t cursor;
+  size_t key_len;
+  bool key_after;
+  uint8_t key[SDB_MAX_PATH];
+};
+
 struct counters {
   atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints, unchecked;
 };
@@ -83,8 +98,14 @@ struct sdb {
   unsigned random_left;
   _Atomic uint64_t suffix_since; /* the suffix tree is complete in views from this one on; all ones: in none */
   _Atomic uint32_t suffix_root;
+  /* The path tree: one root in views from `path_since / 2` on, the other before; the lowest bit says which (names.c). */
+  _Atomic uint32_t path_roots[2];
+  _Atomic uint64_t path_since;
+  /* A reader or the scrub met damage there: to be rebuilt (rebuild.c). */
+  atomic_bool path_damaged, suffix_damaged, expiry_damaged;
   atomic_bool expiring; /* some document has, or had, a time at which it ends */
   struct suffix_work suffix;
+  struct rebuild rebuild;
   bool checkpoint_wanted;   /* although the log does not ask for it */
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
@@ -249,8 +270,19 @@ void names_publish_suffix(sdb *db, uint64_t since);
 int names_index(sdb *db, const void *path, size_t len, uint64_t document);
 /* From here on nothing follows or reads the suffix tree: it is to be dropped. */
 void names_give_up_suffix(sdb *db);
+/* The same of the tree that was going to be the path tree. */
+void names_give_up_fresh(sdb *db);
 /* The suffix tree, when it is complete in that view. SDB_BUILDING, SDB_INVALID: there is none. Any thread. */
 int names_suffix_tree(sdb *db, uint64_t view, uint32_t *root);
+
+/* The path tree as it stands in that view. Any thread. */
+uint32_t names_path_tree(const sdb *db, uint64_t view);
+/* From the open version on it is that one (opening: in all views). */
+void names_publish_path(sdb *db, uint32_t root, bool opening);
+/* What a path leads to in that view; damage met there is noted. As tree_get. */
+int names_get(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document);
+/* A search met damage in the tree with that root. */
+void names_note_damage(sdb *db, uint32_t root);
 
 /* --- Operations and commits --------------------------------------------------------------------------------------------------- */
 
@@ -311,6 +343,8 @@ void apply_undo(sdb *db, struct change *c);
 void apply_end(sdb *db, struct change *c);
 /* Takes back at most `budget` dropped records. */
 int collect(sdb *db, unsigned budget);
+/* The time of a document that expires, into the expiry tree. */
+int expiry_note(sdb *db, uint64_t ms, uint64_t document);
 int document_number(sdb *db, uint64_t *number);
 void document_number_return(sdb *db, uint64_t number);
 
@@ -405,6 +439,20 @@ int check_names(sdb *db, const tree_visitor *outer);
 uint64_t suffix_delay_us(const sdb *db);
 /* About `budget` names of it. */
 int suffix_step(sdb *db, unsigned budget);
+
+/* --- rebuild.c: damaged trees are made again ---------------------------------------------------------------------------------- */
+
+/* How long until there is something to make again; all ones: never. Writer's lock held. */
+uint64_t rebuild_delay_us(const sdb *db);
+/* Is some tree damaged, as far as is known, and not made again yet? Writer's lock held. */
+bool rebuild_running(const sdb *db);
+/* About `budget` names of it. */
+int rebuild_step(sdb *db, unsigned budget);
+/* The roots as the checkpoint that begins stores them; and that it is complete. Writer's lock held. */
+void rebuild_fix(sdb *db, roots *fixed);
+void rebuild_fixed(sdb *db);
+/* Another, empty expiry tree, to be filled from the records. Writer's lock held, inside enter and leave. */
+int rebuild_expiry(sdb *db);
 
 /* --- expiry.c: what has expired is deleted ------------------------------------------------------------------------------------ */
 

@@ -115,7 +115,7 @@ int document_version(sdb *db, uint64_t view, uint64_t document, const table_entr
 }
 
 int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document, table_entry *entry) {
-  int rc = tree_get(db->pager, view, db->roots.path_tree, path, len, document);
+  int rc = names_get(db, view, path, len, document);
   if (rc != SDB_OK) return rc == SDB_NOT_FOUND ? absent(db, rc) : rc;
   rc = table_get(db->table, view, *document, entry);
   if (rc == SDB_NOT_FOUND)

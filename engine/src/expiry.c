@@ -72,6 +72,7 @@ static int gather(sdb *db, uint64_t now_ms, uint8_t ids[DELETES][16], unsigned *
       db->expiry_after_len = 0;
       return SDB_OK;
     }
+    if (rc == SDB_CORRUPT) atomic_store(&db->expiry_damaged, true);
     if (rc != SDB_OK) return rc;
     memcpy(db->expiry_after, cursor.key, EXPIRY_KEY);
     db->expiry_after_len = EXPIRY_KEY;

@@ -19,8 +19,8 @@ static bool claim_conflicts(const sdb *db, uint64_t document, const void *path, 
 
 static int conflicts(sdb *db, const struct change *c, bool *conflict) {
   uint64_t document = c->id ? id_document(c->id) : 0, named = 0;
-  int rc = c->path ? tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->path, c->path_len, &document) : SDB_OK;
-  if (rc == SDB_OK && c->name) rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->name, c->name_len, &named);
+  int rc = c->path ? names_get(db, VIEW_HEAD, c->path, c->path_len, &document) : SDB_OK;
+  if (rc == SDB_OK && c->name) rc = names_get(db, VIEW_HEAD, c->name, c->name_len, &named);
   if (rc != SDB_OK && rc != SDB_NOT_FOUND) return rc;
   *conflict = claim_conflicts(db, document, c->path, c->path_len) || claim_conflicts(db, named, c->name, c->name_len);
   return SDB_OK;
@@ -107,7 +107,7 @@ static int find(sdb *db, struct change *c, uint64_t now_ms) {
   c->has_old = c->expired = false;
   c->stray = 0;
   if (c->path) {
-    int rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->path, c->path_len, &c->document);
+    int rc = names_get(db, VIEW_HEAD, c->path, c->path_len, &c->document);
     if (rc == SDB_NOT_FOUND) return SDB_OK;
     if (rc != SDB_OK) return rc;
   }

@@ -87,6 +87,11 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   put64(slot + 216, h->log.segment);
   put64(slot + 224, h->log.salt);
   put64(slot + 208, h->roots.suffix_names);
+  put32(slot + 232, h->roots.fresh_tree);
+  put32(slot + 236, h->roots.sweep);
+  put64(slot + 240, h->roots.fresh_built);
+  put64(slot + 248, h->roots.fresh_names);
+  put64(slot + 352, h->roots.expiry_built);
   if (h->encrypted) memcpy(slot + WRAPPED_OFFSET, h->wrapped, sizeof h->wrapped);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) dir_put(slot + 512, i, h->root_dir[i]);
   put32(slot + 8, crc32c(0, slot + 12, SLOT_SIZE - 12));
@@ -100,6 +105,7 @@ static bool header_sane(const header *h, const geometry *g) {
   if (h->pages_free > h->pages_total || h->logical_limit < 1 || h->logical_limit > most) return false;
   if (r->doc_limit < 1 || r->doc_limit > 1ull << 40 || r->documents >= r->doc_limit) return false;
   if (r->path_tree >= h->logical_limit || r->suffix_tree >= h->logical_limit || r->expiry_tree >= h->logical_limit) return false;
+  if (r->fresh_tree >= h->logical_limit) return false;
   if (r->table >= h->logical_limit || r->heap_page >= h->logical_limit) return false;
   if (r->path_tree == 0 || r->table == 0) return false;
   if (r->heap_page && (r->heap_fill < PAGE_HEADER || r->heap_fill > g->page_size || r->heap_fill % 8)) return false;
@@ -138,6 +144,11 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   h->written_ms = get64(slot + 176);
   h->roots.suffix_built = get64(slot + 184);
   h->roots.suffix_names = get64(slot + 208);
+  h->roots.fresh_tree = get32(slot + 232);
+  h->roots.sweep = get32(slot + 236) != 0;
+  h->roots.fresh_built = get64(slot + 240);
+  h->roots.fresh_names = get64(slot + 248);
+  h->roots.expiry_built = get64(slot + 352);
   h->roots.heap_pages = get64(slot + 192);
   h->roots.heap_live = get64(slot + 200);
   h->log.segment = get64(slot + 216);

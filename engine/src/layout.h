@@ -78,6 +78,12 @@ typedef struct roots {
   uint64_t heap_pages, heap_live;                      /* pages, and bytes of records that count */
   uint64_t suffix_built; /* how far the suffix tree is: a document number (names.c), SUFFIX_COMPLETE or SUFFIX_DROPPING */
   uint64_t suffix_names; /* its entries */
+  /* Rebuilding of damaged trees (rebuild.c). */
+  uint32_t fresh_tree;   /* will be the path tree; 0: none */
+  uint64_t fresh_built;  /* the names of all documents below are in it */
+  uint64_t fresh_names;  /* its entries */
+  uint64_t expiry_built; /* the times of all documents below are in the expiry tree; 0: of all */
+  bool sweep;            /* pages of trees may stand that nothing reaches */
 } roots;
 
 /* Where replay starts: a position, the checksum of the record before it, and which use of which segment holds it. */

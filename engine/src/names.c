@@ -46,14 +46,66 @@ static int suffix_put(sdb *db, const void *path, size_t len, uint64_t document) 
   return outcome(db, rc);
 }
 
-int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
+void names_give_up_fresh(sdb *db) {
   roots *rt = &db->roots;
-  int rc = tree_put(db->pager, rt->path_tree, path, len, document);
+  rt->fresh_tree = 0;
+  rt->fresh_built = rt->fresh_names = 0;
+  rt->sweep = true;
+  db->rebuild.sweep = SWEEP_BEGIN;
+  db->rebuild.ready = db->rebuild.walking = false;
+  atomic_store(&db->path_damaged, true);
+}
+
+/* The tree that is going to be the path tree. Damage in it is no reason to refuse either: it is given up, and another one is begun.
+ */
+static int fresh_outcome(sdb *db, int rc) {
+  if (rc != SDB_CORRUPT) return rc;
+  names_give_up_fresh(db);
+  return SDB_OK;
+}
+
+static int fresh_put(sdb *db, const void *path, size_t len, uint64_t document) {
+  roots *rt = &db->roots;
+  uint64_t before;
+  int rc = tree_get(db->pager, VIEW_HEAD, rt->fresh_tree, path, len, &before);
+  bool there = rc == SDB_OK;
+  if (there || rc == SDB_NOT_FOUND) rc = tree_put(db->pager, rt->fresh_tree, path, len, document);
+  if (rc == SDB_OK && !there) rt->fresh_names++;
+  return fresh_outcome(db, rc);
+}
+
+static int fresh_remove(sdb *db, const void *path, size_t len) {
+  int rc = tree_remove(db->pager, db->roots.fresh_tree, path, len);
+  if (rc == SDB_OK) db->roots.fresh_names--;
+  return rc == SDB_NOT_FOUND ? SDB_OK : fresh_outcome(db, rc); /* the building had not come by */
+}
+
+/* Path tree and the one that will be it; both change, or none. */
+static int path_put(sdb *db, const void *path, size_t len, uint64_t document) {
+  int rc = tree_put(db->pager, db->roots.path_tree, path, len, document);
+  if (rc == SDB_CORRUPT) names_note_damage(db, db->roots.path_tree);
+  if (rc != SDB_OK || !db->roots.fresh_tree) return rc;
+  rc = fresh_put(db, path, len, document);
+  if (rc != SDB_OK) tree_remove(db->pager, db->roots.path_tree, path, len);
+  return rc;
+}
+
+static int path_remove(sdb *db, const void *path, size_t len, uint64_t document) {
+  int rc = tree_remove(db->pager, db->roots.path_tree, path, len);
+  if (rc == SDB_CORRUPT) names_note_damage(db, db->roots.path_tree);
+  if (rc != SDB_OK || !db->roots.fresh_tree) return rc;
+  rc = fresh_remove(db, path, len);
+  if (rc != SDB_OK) tree_put(db->pager, db->roots.path_tree, path, len, document);
+  return rc;
+}
+
+int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
+  int rc = path_put(db, path, len, document);
   if (rc == SDB_OK && follows(db)) {
     rc = suffix_put(db, path, len, document);
-    if (rc != SDB_OK) tree_remove(db->pager, rt->path_tree, path, len);
+    if (rc != SDB_OK) path_remove(db, path, len, document);
   }
-  if (rc == SDB_OK) rt->names++;
+  if (rc == SDB_OK) db->roots.names++;
   return rc;
 }
 
@@ -68,17 +120,16 @@ static int suffix_remove(sdb *db, const void *path, size_t len, uint64_t documen
 }
 
 int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
-  roots *rt = &db->roots;
-  int rc = tree_remove(db->pager, rt->path_tree, path, len);
+  int rc = path_remove(db, path, len, document);
   if (rc != SDB_OK) return rc;
   if (follows(db)) {
     rc = suffix_remove(db, path, len, document);
     if (rc != SDB_OK) {
-      tree_put(db->pager, rt->path_tree, path, len, document);
+      path_put(db, path, len, document);
       return rc;
     }
   }
-  rt->names--;
+  db->roots.names--;
   return SDB_OK;
 }
 
@@ -92,6 +143,7 @@ void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document) {
 void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document) {
   int rc = tree_put(db->pager, db->roots.path_tree, path, len, document);
   assert(rc == SDB_OK);
+  if (db->roots.fresh_tree && fresh_put(db, path, len, document) != SDB_OK) names_give_up_fresh(db);
   if (follows(db)) {
     rc = suffix_put(db, path, len, document);
     assert(rc == SDB_OK || db->roots.suffix_built != SUFFIX_COMPLETE);
@@ -110,7 +162,40 @@ int names_index(sdb *db, const void *path, size_t len, uint64_t document) {
 void names_tidy(sdb *db, const void *path, size_t len) {
   uint8_t key[SDB_MAX_PATH];
   tree_tidy(db->pager, db->roots.path_tree, path, len);
+  if (db->roots.fresh_tree) tree_tidy(db->pager, db->roots.fresh_tree, path, len);
   if (follows(db)) tree_tidy(db->pager, db->roots.suffix_tree, reversed(path, len, key), len);
+}
+
+/* --- The path tree of a view -------------------------------------------------------------------------------------------------- */
+
+uint32_t names_path_tree(const sdb *db, uint64_t view) {
+  uint64_t since = atomic_load_explicit(&db->path_since, memory_order_acquire);
+  unsigned newest = since & 1;
+  return atomic_load_explicit(&db->path_roots[view >= since >> 1 ? newest : !newest], memory_order_acquire);
+}
+
+/* The place that is written is that of the root before the last change: nobody reads a view that old (rebuild.c waits for that), so
+ * whoever has loaded `path_since` before finds what it says. */
+void names_publish_path(sdb *db, uint32_t root, bool opening) {
+  uint64_t since = atomic_load(&db->path_since), newest = opening ? 0 : !(since & 1);
+  atomic_store(&db->path_roots[newest], root);
+  atomic_store(&db->path_since, opening ? 0 : pager_open_version(db->pager) << 1 | newest);
+}
+
+void names_note_damage(sdb *db, uint32_t root) {
+  if (root == names_path_tree(db, VIEW_HEAD)) atomic_store(&db->path_damaged, true);
+  else if (root == atomic_load(&db->suffix_root)) atomic_store(&db->suffix_damaged, true);
+}
+
+int names_get(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document) {
+  uint32_t root = names_path_tree(db, view);
+  int rc = tree_get(db->pager, view, root, path, len, document);
+  if (rc == SDB_CORRUPT) {
+    names_note_damage(db, root);
+    env_fail(&db->e, rc,
+             "the part of the path index that would have this path is damaged; it is made again, and may be asked then");
+  }
+  return rc;
 }
 
 /* --- Who may search by suffix ---------------------------------------------------------------------------------------------------

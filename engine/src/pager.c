@@ -662,6 +662,7 @@ int page_free(pager *p, uint32_t number) {
   list_remove(&p->dirty, f);
   p->dirty_count--;
   list_push(&p->graves, f);
+  pager_doom_spare(p, number);
   return SDB_OK;
 }
 

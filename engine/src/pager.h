@@ -210,6 +210,20 @@ int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below
 void pager_freeze(pager *p);
 void pager_thaw(pager *p);
 
+/* --- Pages that nothing reaches ----------------------------------------------------------------------------------------------- */
+
+/* For sweeping trees; all under the lock. A set of logical pages, empty at first, from which every page that is freed is taken out,
+ * so that a number that is used again is not in it. SDB_NO_MEMORY. */
+int pager_doom_begin(pager *p);
+/* Puts in the pages of trees among `words` numbers from *cursor on. SDB_END: all were looked at. */
+int pager_doom_trees(pager *p, uint32_t *cursor, uint32_t words);
+void pager_doom_spare(pager *p, uint32_t number);
+/* The first of the set from *cursor on; false: there is none. */
+bool pager_doomed(pager *p, uint32_t *cursor);
+void pager_doom_end(pager *p);
+/* The oldest view that anybody can be reading. */
+uint64_t pager_oldest_view(pager *p);
+
 /* --- Quarantine (pager_quarantine.c) ------------------------------------------------------------------------------------------ */
 
 /* A physical page that was found damaged while something refers to it. Kept in memory only: on disk it is used, because it is
@@ -218,6 +232,12 @@ struct quarantined {
   uint32_t place, number; /* physical page; logical page, 0 for one of an extent */
   uint8_t kind;
 };
+
+/* For scrubbing. The page *number as it stands in the file, inside enter and leave; *number becomes the next to be looked at.
+ * `buf`: page_size bytes. SDB_NOT_FOUND: there is none in the file; SDB_END: no further; SDB_CORRUPT, SDB_IO. */
+int pager_scrub_page(pager *p, uint32_t *number, uint8_t *buf);
+/* The same for directories, map and bitmap chunks, counted from 0. While no checkpoint makes progress. */
+int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf);
 
 /* Any thread, any lock held. Does nothing when it is known already, or memory is short. */
 void pager_quarantine(pager *p, uint32_t place, uint32_t number, uint8_t kind);

@@ -211,6 +211,9 @@ struct pager {
   struct delta *deltas;
   size_t delta_count, delta_cap;
 
+  uint8_t *doomed; /* a bit a logical page below the limit; NULL: no sweep */
+  uint32_t doomed_limit;
+
   /* checkpoint */
   struct checkpoint {
     bool active, trim;

@@ -115,7 +115,7 @@ static int replay_put(sdb *db, const log_record *r, struct change *c, const uint
   int rc = fetch(db, c);
   if (rc != SDB_OK) return rc;
   if (c->created ? c->entry.version != 0 : c->r.version != c->entry.version + 1) return bad(db, r);
-  if (c->created) rc = tree_get(db->pager, VIEW_HEAD, db->roots.path_tree, c->r.path, c->r.path_len, &c->stray);
+  if (c->created) rc = names_get(db, VIEW_HEAD, c->r.path, c->r.path_len, &c->stray);
   if (rc == SDB_NOT_FOUND) c->stray = 0;
   else if (rc != SDB_OK) return rc;
   rc = pager_admit(db->pager, MAX_RUNS + 8, 8, true);

@@ -449,6 +449,27 @@ int tree_cursor_next(tree_cursor *cursor, uint64_t *value) {
   return seek(cursor, value);
 }
 
+/* --- Walk --------------------------------------------------------------------------------------------------------------------- */
+
+int tree_walk(struct pager *pager, uint64_t view, uint32_t root, uint8_t *key, size_t *len, unsigned budget,
+              void (*page)(void *user, uint32_t number), void *user) {
+  for (; budget > 0; budget--) {
+    uint32_t path[TREE_MAX_DEPTH] = {0};
+    struct fence fence = {.len = 0};
+    struct tp leaf;
+    int rc = descend(pager, view, root, key, *len, path, &fence, &leaf);
+    for (uint32_t level = 0; page && level < TREE_MAX_DEPTH; level++)
+      if (path[level]) page(user, path[level]);
+    if (!rc) rc = tp_sound(&leaf);
+    if (rc && rc != SDB_CORRUPT) return rc;
+    memcpy(key, fence.key, fence.len);
+    *len = fence.len;
+    if (rc) return rc;
+    if (fence.len == 0) return SDB_END;
+  }
+  return SDB_OK;
+}
+
 /* --- Parts -------------------------------------------------------------------------------------------------------------------- */
 
 /* About which part of the keys is below `key`: children of a page count as equally full, entries as equally long. */

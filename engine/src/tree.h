@@ -37,6 +37,13 @@ void tree_tidy(struct pager *pager, uint32_t root, const void *key, size_t len);
  * cannot be found; damaged leaves do no harm. */
 int tree_drop_some(struct pager *pager, uint32_t root, unsigned budget, bool *done);
 
+/* Goes through a tree leaf by leaf, in turns: on from the leaf that would hold `key` (TREE_MAX_KEY bytes of room; *len 0: the
+ * first), at most `budget` of them; `key` is moved to the first one not gone through. `page`, if not NULL, is told every page on
+ * the way, inner ones repeatedly. Every rule of each leaf is checked. SDB_OK: there are more; SDB_END; SDB_CORRUPT: a damaged page:
+ * `key` is behind what cannot be reached for it, and *len 0 when that is all the rest. */
+int tree_walk(struct pager *pager, uint64_t view, uint32_t root, uint8_t *key, size_t *len, unsigned budget,
+              void (*page)(void *user, uint32_t number), void *user);
+
 /* A place between keys in one view. No pages stay held between calls: it remembers the last key and goes on behind it, taking the
  * short way while the leaf is unchanged within one pager_enter/leave. */
 typedef struct tree_cursor {

@@ -57,7 +57,9 @@ static int checkpoint_begin(sdb *db, bool trim) {
     db->unsynced = false;
     db->checkpoint_place = log_end(db->log);
     sequence = db->last_sequence;
-    version = pager_checkpoint_begin(db->pager, &db->roots, trim);
+    roots fixed;
+    rebuild_fix(db, &fixed);
+    version = pager_checkpoint_begin(db->pager, &fixed, trim);
     db->checkpoint_wanted = false;
   }
   writer_leave(db, slot);
@@ -104,6 +106,7 @@ static void checkpoint_end(sdb *db, bool ok, bool asked) {
   pager_lock(db->pager);
   pager_checkpoint_end(db->pager, ok);
   if (ok) db->checkpoint_tail = db->checkpoint_place.position;
+  if (ok) rebuild_fixed(db);
   if (ok) clean_begin(db);
   unsigned spare = spare_segments(db, asked);
   if (ok && (asked || pager_spacious(db->pager))) {
@@ -263,7 +266,7 @@ static bool checkpoint_due(sdb *db) {
 }
 
 struct pressure work_pressure(sdb *db) {
-  struct pressure p = {false, false, suffix_delay_us(db) == 0};
+  struct pressure p = {false, false, suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0};
   if (!log_started(db->log)) return p;
   uint64_t log_bytes_open = log_tail(db->log) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
@@ -328,6 +331,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
+  bool rebuild = rebuild_delay_us(db) == 0;
   if (pager_mostly_dirty(db->pager) || pager_version_heavy(db->pager)) publish_lazy(db); /* what is to be written or to go */
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
@@ -344,15 +348,20 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   else if (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
   else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
   if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
+  if (rc == SDB_OK && rebuild) rc = rebuild_step(db, budget);
   if (rc == SDB_OK && suffix) rc = suffix_step(db, budget);
   /* The engine's thread pauses between such steps: nobody waits for them, and commits shall hardly notice. */
-  *more |= spilling || db->checkpointing || db->punching || db->cleaning || (suffix && !db->worker);
+  pager_lock(db->pager);
+  bool wanted = db->checkpoint_wanted && checkpoint_due(db) && now_us(db) >= db->retry_us;
+  bool trees = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0;
+  pager_unlock(db->pager);
+  *more |= wanted || spilling || db->checkpointing || db->punching || db->cleaning || (trees && !db->worker);
   return rc;
 }
 
-static bool suffix_waits(sdb *db) {
+static bool trees_wait(sdb *db) {
   pager_lock(db->pager);
-  bool due = suffix_delay_us(db) == 0;
+  bool due = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0;
   pager_unlock(db->pager);
   return due;
 }
@@ -360,7 +369,7 @@ static bool suffix_waits(sdb *db) {
 int work_step(sdb *db, unsigned budget, bool *more) {
   *more = false;
   if (db->read_only || atomic_load(&db->e.sync_failed)) return SDB_OK;
-  bool due = log_started(db->log) || expiry_wanted(db) || suffix_waits(db);
+  bool due = log_started(db->log) || expiry_wanted(db) || trees_wait(db);
   if (!due && log_spares(db->log) <= 1) return SDB_OK;
   int rc = SDB_OK;
   mutex_lock(&db->work);
@@ -433,7 +442,8 @@ static uint64_t sleep_us(sdb *db) {
   uint64_t us = UINT64_MAX, now = now_us(db);
   pager_lock(db->pager);
   if (!db->read_only && !atomic_load(&db->e.sync_failed)) {
-    us = suffix_delay_us(db);
+    uint64_t suffix = suffix_delay_us(db), rebuild = rebuild_delay_us(db);
+    us = suffix < rebuild ? suffix : rebuild;
     if (us == 0) us = SUFFIX_PAUSE_US;
     if (db->roots.expiry_tree && us > EXPIRY_AFTER_US) us = EXPIRY_AFTER_US;
     if (log_spares(db->log) > 1 && us > REST_US) us = REST_US;

@@ -245,6 +245,323 @@ START_TEST(the_cleaner_empties_a_damaged_page) {
 }
 END_TEST
 
+/* --- Trees -------------------------------------------------------------------------------------------------------------------- */
+
+/* Long names, so that the path tree has many leaves. */
+static size_t long_path(unsigned i, char path[256]) {
+  return (size_t)snprintf(path, 256, "/long/%05u/%0200u", i * 7919 % 10007, i);
+}
+
+enum { LONG = 400, MANY = 9000 /* so many that there are inner pages below the root */ };
+static unsigned longs;
+
+static void put_long(unsigned i, const char *content) {
+  char path[256];
+  size_t len = long_path(i, path);
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  o.durability = SDB_NONE;
+  int rc = sdb_put(db, path, len, content, strlen(content), &o, NULL);
+  ck_assert_msg(rc == SDB_OK, "put %u: %s: %s", i, sdb_strerror(rc), why());
+}
+
+static int look_long(unsigned i, const char *content) {
+  char path[256], found[64];
+  size_t len = long_path(i, path), size = 0;
+  int rc = sdb_get(db, path, len, SDB_CURRENT, found, sizeof found, &size, NULL);
+  if (rc == SDB_OK) ck_assert(size == strlen(content) && memcmp(found, content, size) == 0);
+  return rc;
+}
+
+static void fill_long(unsigned count) {
+  longs = count;
+  open_it();
+  for (unsigned i = 0; i < count; i++) put_long(i, "content");
+  close_it();
+  open_it();
+}
+
+struct visit {
+  uint32_t pages[2000];
+  unsigned count;
+};
+static void note_page(void *user, uint32_t number) {
+  struct visit *v = user;
+  for (unsigned i = 0; i < v->count; i++)
+    if (v->pages[i] == number) return;
+  v->pages[v->count++] = number;
+}
+
+static int place_wanted(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
+  struct wanted *w = user;
+  (void)live;
+  if (number != w->number) return SDB_OK;
+  w->place = place;
+  w->kind = kind;
+  return SDB_OK;
+}
+
+static struct wanted page_numbered(uint32_t number) {
+  struct wanted w = {.number = number};
+  unsigned slot = pager_enter(db->pager);
+  ck_assert_int_eq(pager_walk(db->pager, place_wanted, &w), SDB_OK);
+  pager_leave(db->pager, slot);
+  return w;
+}
+
+/* Pages of a tree, leaves and inner ones. Reads them, so open the database again afterwards. */
+static struct visit pages_of(uint32_t root) {
+  struct visit v = {.count = 0};
+  uint8_t key[SDB_MAX_PATH];
+  size_t len = 0;
+  unsigned slot = pager_enter(db->pager);
+  ck_assert_int_eq(tree_walk(db->pager, VIEW_HEAD, root, key, &len, 2000, note_page, &v), SDB_END);
+  pager_leave(db->pager, slot);
+  return v;
+}
+
+enum which { SOME_LEAF, LAST_LEAF, SOME_INNER, ROOT };
+
+/* Flips a byte in a page of a tree and opens the database again. */
+static void damage_tree(uint32_t root, enum which which) {
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  struct visit v = pages_of(root);
+  struct wanted w = page_numbered(root);
+  for (unsigned i = 0; which != ROOT && i < v.count; i++) {
+    struct wanted other = page_numbered(v.pages[i]);
+    if (other.kind == PAGE_LEAF && (which == LAST_LEAF || i >= v.count / 2)) w = other;
+    if (which == SOME_INNER && other.kind == PAGE_INNER && other.number != root) w = other;
+    if (which == SOME_LEAF && w.kind == PAGE_LEAF) break;
+  }
+  ck_assert_uint_ne(w.place, 0);
+  ck_assert((w.number == root) == (which == ROOT));
+  close_it();
+  flip(w.place, 500);
+  open_it();
+}
+
+/* Until nothing is left to do. */
+static void work_all(void) {
+  bool more = true;
+  for (unsigned i = 0; more && i < 5000; i++) ck_assert_int_eq(sdb_step(db, 64, &more), SDB_OK);
+  ck_assert(!more);
+}
+
+static unsigned long_corrupt(const char *content) {
+  unsigned count = 0;
+  for (unsigned i = 0; i < longs; i++) {
+    int rc = look_long(i, content);
+    ck_assert_msg(rc == SDB_OK || rc == SDB_CORRUPT, "get %u: %s", i, sdb_strerror(rc));
+    count += rc != SDB_OK;
+  }
+  return count;
+}
+
+/* How many names a search by that order finds; -1: damaged. */
+static int search(sdb_order order) {
+  sdb_cursor *cursor;
+  sdb_entry entry;
+  sdb_cursor_options o;
+  sdb_cursor_options_init(&o);
+  o.order = order;
+  int rc = sdb_cursor_open(db, &o, &cursor), count = 0;
+  if (rc != SDB_OK) return -1;
+  while ((rc = sdb_cursor_next(cursor, &entry)) == SDB_OK) count++;
+  sdb_cursor_close(cursor);
+  ck_assert_msg(rc == SDB_END || rc == SDB_CORRUPT, "%s", sdb_strerror(rc));
+  return rc == SDB_END ? count : -1;
+}
+
+/* What a damaged page of the path tree had answers CORRUPT, and is there again once the tree was made anew from the records. */
+START_TEST(a_damaged_path_tree_is_made_again) {
+  set_up();
+  fill_long(_i == SOME_INNER ? MANY : LONG);
+  damage_tree(db->roots.path_tree, (enum which)_i);
+  unsigned before = long_corrupt("content");
+  ck_assert_uint_gt(before, 0);
+  if (_i == ROOT) ck_assert_uint_eq(before, longs);
+  ck_assert_int_eq(search(SDB_ORDER_PATH), -1);
+  ck_assert(stats().rebuilding);
+  work_all();
+  ck_assert(!stats().rebuilding);
+  ck_assert_uint_eq(long_corrupt("content"), 0);
+  ck_assert_int_eq(look_long(MANY + 1, ""), SDB_NOT_FOUND);
+  ck_assert_int_eq(search(SDB_ORDER_PATH), (int)longs);
+  ck_assert_int_eq(search(SDB_ORDER_SUFFIX), (int)longs);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  must_be_whole();
+  close_it();
+  open_it();
+  ck_assert_uint_eq(long_corrupt("content"), 0);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+START_TEST(a_damaged_suffix_tree_is_made_again) {
+  set_up();
+  fill_long(_i == SOME_INNER ? MANY : LONG);
+  damage_tree(db->roots.suffix_tree, (enum which)_i);
+  ck_assert_uint_eq(long_corrupt("content"), 0);
+  ck_assert_int_eq(search(SDB_ORDER_SUFFIX), -1);
+  work_all();
+  ck_assert_int_eq(search(SDB_ORDER_SUFFIX), (int)longs);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+static void put_expiring(unsigned i, uint64_t ms) {
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  o.expires_ms = ms;
+  char path[256];
+  size_t len = long_path(i, path);
+  ck_assert_int_eq(sdb_put(db, path, len, "x", 1, &o, NULL), SDB_OK);
+}
+
+/* Whoever meets it: a commit that changes a time, or the collection. */
+START_TEST(a_damaged_expiry_tree_is_made_again) {
+  set_up();
+  fill_long(LONG);
+  uint64_t now = options.storage->now_ms(options.storage->ctx);
+  for (unsigned i = 0; i < LONG; i += 2) put_expiring(i, now + 20000 + i);
+  damage_tree(db->roots.expiry_tree, _i < 2 ? LAST_LEAF : ROOT);
+  if (_i % 2)
+    for (unsigned i = 0; i < LONG; i += 4) put_expiring(i, now + 40000);
+  sim_advance(device, 2000);
+  work_all();
+  sim_advance(device, 2000);
+  work_all();
+  sim_advance(device, 30000);
+  work_all();
+  sim_advance(device, 2000);
+  work_all();
+  ck_assert_uint_eq(stats().documents, LONG - (_i % 2 ? LONG / 4 : LONG / 2));
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+/* A name that neither the tree nor its record can tell: nobody may say "not found" there, and the rest is served. */
+START_TEST(a_name_that_is_lost_in_both_places_is_never_denied) {
+  struct wanted heap;
+  unsigned lost = 0;
+  set_up();
+  options.versions_to_keep = 1;
+  fill_long(LONG);
+  heap = page_of(PAGE_HEAP, 3);
+  damage_tree(db->roots.path_tree, ROOT);
+  for (uint32_t at = 0; at < PAGE; at += 100) flip(heap.place, at);
+  work_all();
+  for (unsigned round = 0; round < 2; round++) {
+    lost = long_corrupt("content");
+    ck_assert_uint_gt(lost, 0);
+    work_all();
+    ck_assert(stats().repair_needed);
+    close_it();
+    open_it();
+  }
+  ck_assert_uint_eq(lost, LONG);
+  tear_down();
+}
+END_TEST
+
+/* --- Beside commits, and crashes ---------------------------------------------------------------------------------------------- */
+
+/* What each long path should have: the number in its content, 0: nothing. `doubt`: what it may have instead, if the last call died.
+ */
+static unsigned holds[LONG], doubted = LONG, doubt;
+
+static int write_long(unsigned i, unsigned number) {
+  char path[256], text[16];
+  size_t len = long_path(i, path);
+  int text_len = snprintf(text, sizeof text, "%u", number);
+  return number ? sdb_put(db, path, len, text, (size_t)text_len, NULL, NULL) : sdb_delete(db, path, len, NULL, NULL);
+}
+
+static bool holds_now(unsigned i, unsigned number) {
+  char path[256], text[16], found[64];
+  size_t len = long_path(i, path), size = 0;
+  int text_len = snprintf(text, sizeof text, "%u", number);
+  int rc = sdb_get(db, path, len, SDB_CURRENT, found, sizeof found, &size, NULL);
+  ck_assert_msg(rc == SDB_OK || rc == SDB_CORRUPT || rc == SDB_NOT_FOUND, "get: %s", sdb_strerror(rc));
+  if (rc == SDB_OK) return number && size == (size_t)text_len && memcmp(found, text, size) == 0;
+  return rc == SDB_CORRUPT || number == 0;
+}
+
+/* One write somewhere. False: the device died. */
+static bool change_one(uint64_t *random, unsigned number) {
+  unsigned i = (unsigned)(sim_random(random) % LONG), wanted = sim_random(random) % 4 ? number : 0;
+  int rc = write_long(i, wanted);
+  if (rc == SDB_OK) holds[i] = wanted;
+  if (rc == SDB_OK || rc == SDB_CORRUPT || (rc == SDB_NOT_FOUND && !holds[i])) return true;
+  ck_assert_msg(sim_dead(device), "write: %s: %s", sdb_strerror(rc), why());
+  doubted = i;
+  doubt = wanted;
+  return false;
+}
+
+static void judge_long(void) {
+  for (unsigned i = 0; i < LONG; i++) { ck_assert_msg(holds_now(i, holds[i]), "path %u should hold %u", i, holds[i]); }
+}
+
+/* Commits go on beside the rebuilding, a snapshot from before it reads what it always has, and a crash anywhere loses nothing. */
+START_TEST(rebuilding_beside_commits_and_crashes) {
+  uint64_t random = (uint64_t)_i + 1;
+  bool more = true;
+  set_up();
+  options.checkpoint_wal_bytes = 20000;
+  fill_long(LONG);
+  close_it();
+  open_it();
+  unsigned number = 1;
+  for (unsigned i = 0; i < LONG; i++) {
+    ck_assert_int_eq(write_long(i, number), SDB_OK);
+    holds[i] = number;
+  }
+  doubted = LONG;
+  damage_tree(_i % 3 == 2 ? db->roots.suffix_tree : db->roots.path_tree, _i % 2 ? ROOT : SOME_LEAF);
+  (void)search(SDB_ORDER_PATH);
+  (void)search(SDB_ORDER_SUFFIX);
+  for (unsigned crash = 0; crash < 3; crash++) {
+    sim_die_at(device, 1 + sim_random(&random) % 150);
+    bool alive = true;
+    for (unsigned i = 0; alive && i < 200; i++) {
+      alive = change_one(&random, ++number);
+      if (alive && sdb_step(db, 1 + (unsigned)(sim_random(&random) % 2), &more) != SDB_OK) alive = !sim_dead(device);
+      sim_advance(device, 300);
+    }
+    if (!alive) {
+      sdb_close(db);
+      db = NULL;
+      sim_crash(device, SIM_RANDOM_SUBSET, random);
+      open_it();
+      if (doubted < LONG && !holds_now(doubted, holds[doubted])) holds[doubted] = doubt;
+      doubted = LONG;
+    }
+    sim_die_at(device, 0);
+    judge_long();
+  }
+  (void)search(SDB_ORDER_PATH);
+  (void)search(SDB_ORDER_SUFFIX);
+  work_all();
+  judge_long();
+  int there = 0;
+  for (unsigned i = 0; i < LONG; i++) there += holds[i] != 0;
+  ck_assert_int_eq(search(SDB_ORDER_PATH), there);
+  ck_assert_int_eq(search(SDB_ORDER_SUFFIX), there);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
 /* --- Main --------------------------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -256,6 +573,14 @@ int main(void) {
   tcase_add_test(heap, an_encrypted_page_stands_or_falls_whole);
   tcase_add_loop_test(heap, the_cleaner_empties_a_damaged_page, 0, 2);
   suite_add_tcase(suite, heap);
+  TCase *trees = tcase_create("trees");
+  tcase_set_timeout(trees, 60);
+  tcase_add_loop_test(trees, a_damaged_path_tree_is_made_again, SOME_LEAF, ROOT + 1);
+  tcase_add_loop_test(trees, a_damaged_suffix_tree_is_made_again, SOME_LEAF, ROOT + 1);
+  tcase_add_loop_test(trees, a_damaged_expiry_tree_is_made_again, 0, 4);
+  tcase_add_test(trees, a_name_that_is_lost_in_both_places_is_never_denied);
+  tcase_add_loop_test(trees, rebuilding_beside_commits_and_crashes, 0, 60);
+  suite_add_tcase(suite, trees);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   int failed = srunner_ntests_failed(runner);

@@ -555,6 +555,10 @@ typedef struct sdb_stats {
   uint64_t corruptions;              /* damaged pages, records and chunks met since open */
   uint64_t quarantined;              /* damaged pages of the data file that something still refers to, as far as they were met since
                                         open: nobody is given them. Not 0: see sdb_scrub() */
+  bool rebuilding;                   /* a damaged index is being made again from the documents: until then what its damaged part
+                                        has is answered SDB_CORRUPT. In the background, or in sdb_step() */
+  bool repair_needed;                /* it cannot be: what it would be made from is damaged as well, and only sdb_repair() can tell
+                                        what there was */
   uint64_t recovered_commits;        /* replayed at open */
   uint64_t requests;                 /* of sdb_get_async(): waiting or being served */
   uint64_t unchecked_reads;          /* since open: contents read, or readers opened, in quick mode */

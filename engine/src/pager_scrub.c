@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* pager_scrub.c - for the background: the file's pages and fixed places read again and compared with their checksums, and pages of
+ * trees that nothing reaches; see pager.h. Checksums are over the bytes as stored: none of this needs a key. */
+#include <stdio.h>
+
+#include "codec.h"
+#include "pager_state.h"
+
+/* --- Pages -------------------------------------------------------------------------------------------------------------------- */
+
+/* Where the newest version that has a place in the file stands; 0: none has. */
+static uint32_t place_in_file(uint64_t w, uint8_t *kind) {
+  if (w == 0) return 0;
+  *kind = kind_of(w);
+  if (word_is_place(w)) return place_of(w);
+  const struct frame *f = frame_of(w);
+  while (f && !f->place) f = atomic_load_explicit(&f->older, memory_order_acquire);
+  if (!f || f->kind == PAGE_FREE) return 0;
+  *kind = f->kind;
+  return f->place;
+}
+
+int pager_scrub_page(pager *p, uint32_t *number, uint8_t *buf) {
+  struct map_chunk *c;
+  uint32_t slot, n = *number;
+  uint8_t kind = PAGE_FREE;
+  if (n >= p->logical_limit) return SDB_END;
+  int rc = map_get(p, n, &c, &slot);
+  *number = rc == SDB_OK ? n + 1 : (n | (p->g.chunk_words - 1)) + 1; /* what the chunk says is lost for all of its pages */
+  if (rc != SDB_OK) return rc;
+  uint32_t place = place_in_file(atomic_load_explicit(&c->word[slot], memory_order_acquire), &kind);
+  if (!place) return SDB_NOT_FOUND;
+  rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
+  if (rc != SDB_OK) rc = env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
+  else rc = page_verify(p, buf, n, place, kind);
+  if (rc == SDB_OK) pager_lift(p, place);
+  else pager_quarantine(p, place, n, kind);
+  return rc;
+}
+
+/* --- Fixed places ------------------------------------------------------------------------------------------------------------- */
+
+static int fixed_one(pager *p, uint64_t offset, dir_entry entry, const char *what, uint32_t index, uint8_t *buf) {
+  if (!entry.written) return SDB_NOT_FOUND;
+  int rc = p->e->storage->read(p->file, offset, buf, p->g.page_size);
+  if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "%s %u at offset %llu cannot be read", what, index, (unsigned long long)offset);
+  if (crc32c(0, buf, p->g.page_size) == entry.crc) return SDB_OK;
+  return env_fail(p->e, SDB_CORRUPT, "%s %u at offset %llu does not match its checksum", what, index, (unsigned long long)offset);
+}
+
+int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf) {
+  uint32_t i = *index, per_group = 1 + p->g.map_chunks + p->g.bitmaps;
+  uint32_t groups = (uint32_t)((p->head.pages_total + p->g.group_pages - 1) >> p->g.group_shift);
+  ++*index;
+  if (i < p->g.root_pages)
+    return fixed_one(p, root_dir_offset(&p->g, i, p->head.root_dir[i].copy), p->head.root_dir[i], "root directory page", i, buf);
+  i -= p->g.root_pages;
+  uint32_t group = i / per_group, entry = i % per_group;
+  struct group *g;
+  if (group >= groups) return SDB_END;
+  int rc = group_get(p, group, &g);
+  if (rc != SDB_OK) {
+    *index = p->g.root_pages + (group + 1) * per_group;
+    return rc;
+  }
+  if (entry == 0) {
+    dir_entry e = dir_get(p->root_dir, group);
+    return fixed_one(p, group_dir_offset(&p->g, group, e.copy), e, "group directory", group, buf);
+  }
+  dir_entry e = dir_get(g->dir, entry - 1);
+  return fixed_one(p, chunk_offset(&p->g, group, entry - 1, e.copy), e, entry - 1 < p->g.map_chunks ? "map chunk" : "bitmap chunk",
+                   entry - 1, buf);
+}
+
+/* --- Pages that nothing reaches ----------------------------------------------------------------------------------------------- */
+
+int pager_doom_begin(pager *p) {
+  pager_doom_end(p);
+  p->doomed = mem_new(p->e, p->logical_limit / 8 + 1);
+  if (!p->doomed) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for finding pages that nothing reaches");
+  p->doomed_limit = (uint32_t)p->logical_limit;
+  return SDB_OK;
+}
+
+int pager_doom_trees(pager *p, uint32_t *cursor, uint32_t words) {
+  for (; words > 0 && *cursor < p->doomed_limit; words--, ++*cursor) {
+    struct map_chunk *c;
+    uint32_t slot;
+    int rc = map_get(p, *cursor, &c, &slot);
+    if (rc != SDB_OK) return rc;
+    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
+    uint8_t kind = w == 0 ? PAGE_FREE : word_is_place(w) ? kind_of(w) : frame_of(w)->kind;
+    if (kind == PAGE_INNER || kind == PAGE_LEAF) bit_set(p->doomed, *cursor);
+  }
+  return *cursor < p->doomed_limit ? SDB_OK : SDB_END;
+}
+
+void pager_doom_spare(pager *p, uint32_t number) {
+  if (p->doomed && number < p->doomed_limit) bit_clear(p->doomed, number);
+}
+
+bool pager_doomed(pager *p, uint32_t *cursor) {
+  while (*cursor < p->doomed_limit && !bit_get(p->doomed, *cursor)) ++*cursor;
+  return *cursor < p->doomed_limit;
+}
+
+void pager_doom_end(pager *p) {
+  mem_free(p->e, p->doomed);
+  p->doomed = NULL;
+  p->doomed_limit = 0;
+}
+
+uint64_t pager_oldest_view(pager *p) { return pins_oldest(p); }

@@ -129,6 +129,8 @@ static int statistics(void *ctx, void (*tell)(void *user, const char *name, uint
       {"engine_quarantined", s.quarantined},
       {"engine_rebuilding", s.rebuilding},
       {"engine_repair_needed", s.repair_needed},
+      {"engine_scrubs", s.scrubs},
+      {"engine_scrub_problems", s.scrub_problems},
       {"engine_recovered_commits", s.recovered_commits},
       {"engine_quick_mode", s.quick_mode},
       {"engine_unchecked_reads", s.unchecked_reads},

@@ -194,6 +194,8 @@ static result file_stats(backend *b, void (*each)(void *user, const char *name, 
       {"quarantined", s.quarantined},
       {"rebuilding", s.rebuilding},
       {"repair_needed", s.repair_needed},
+      {"scrubs", s.scrubs},
+      {"scrub_problems", s.scrub_problems},
       {"log_damaged", s.log_damaged},
   };
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) each(user, figures[i].name, figures[i].value);

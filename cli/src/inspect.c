@@ -99,7 +99,8 @@ static const struct {
                    {"table", 140, 4},       {"heap_page", 144, 4},   {"heap_fill", 148, 4},     {"content_bytes", 152, 8},
                    {"names", 160, 8},       {"created_ms", 168, 8},  {"written_ms", 176, 8},    {"suffix_built", 184, 8},
                    {"heap_pages", 192, 8},  {"heap_live", 200, 8},   {"suffix_names", 208, 8},  {"fresh_tree", 232, 4},
-                   {"sweep", 236, 4},       {"fresh_built", 240, 8}, {"fresh_names", 248, 8},   {"expiry_built", 352, 8}};
+                   {"sweep", 236, 4},       {"fresh_built", 240, 8}, {"fresh_names", 248, 8},   {"expiry_built", 352, 8},
+                   {"recount", 360, 4}};
 
 static void show_slots(inspect *in) {
   for (unsigned i = 0; i < 2; i++) {

@@ -234,6 +234,7 @@ static void release(sdb *db) {
   env e = db->e;
   e.storage = &calls;
   async_destroy(db);
+  scrub_drop(db);
   log_close(db->log);
   hints_drop(db->hints);
   table_drop(db->table);
@@ -630,6 +631,10 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->syncs = atomic_load(&db->n.syncs);
   s->corruptions = atomic_load(&db->e.corruptions);
   s->quarantined = pager_quarantined(db->pager);
+  s->scrubs = atomic_load(&db->scrub.passes);
+  s->scrub_done = atomic_load(&db->scrub.done);
+  s->scrub_all = atomic_load(&db->scrub.all);
+  s->scrub_problems = atomic_load(&db->scrub.problems);
   s->recovered_commits = db->recovered;
   s->requests = async_requests(db);
   s->unchecked_reads = atomic_load(&db->n.unchecked);

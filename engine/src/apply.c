@@ -189,9 +189,21 @@ static void counters_save(const sdb *db, struct change *c) {
   c->dropped = db->dropped_count;
 }
 
+/* Scrub counts the sum again, document by document: those that it has counted change there too. */
+static void content_change(sdb *db, uint64_t document, uint64_t bytes) {
+  db->roots.content_bytes += bytes;
+  if (document < db->scrub.counted) db->scrub.bytes += bytes;
+}
+
+/* How much a damaged record counted nobody can tell. */
+static uint64_t content_of(sdb *db, const struct change *c) {
+  db->roots.recount |= !c->has_old && !c->created;
+  return c->has_old ? c->old.size : 0;
+}
+
 static void counters_restore(sdb *db, const struct change *c) {
   db->roots.documents = c->documents;
-  db->roots.content_bytes = c->content_bytes;
+  content_change(db, c->document, c->content_bytes - db->roots.content_bytes);
   db->dropped_count = c->dropped;
 }
 
@@ -246,7 +258,7 @@ int apply_put(sdb *db, struct change *c) {
     return rc;
   }
   set_record(db, c, c->r.kept ? c->entry.current : 0);
-  db->roots.content_bytes += (uint64_t)c->r.size - (c->has_old ? c->old.size : 0);
+  content_change(db, c->document, c->r.size - content_of(db, c));
   db->roots.documents += c->created;
   if (c->document >= db->roots.doc_limit) db->roots.doc_limit = c->document + 1;
   return SDB_OK;
@@ -311,7 +323,7 @@ int apply_delete(sdb *db, struct change *c) {
   }
   table_set(db->table, c->document, &none);
   db->roots.documents--;
-  db->roots.content_bytes -= c->has_old ? c->old.size : 0;
+  content_change(db, c->document, 0 - content_of(db, c));
   c->next_delete = db->deletes;
   db->deletes = c;
   c->done = true;

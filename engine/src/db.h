@@ -38,6 +38,29 @@ struct suffix_work {
   uint64_t after_us; /* not before: something failed */
 };
 
+/* A pass over everything; see scrub.c. Under `work`, but for what statistics read. */
+struct scrub {
+  atomic_bool wanted, running;
+  _Atomic uint64_t passes, done, all, problems;
+  _Atomic uint64_t due_us; /* next step; while none runs: next pass by the interval */
+  unsigned phase;
+  uint32_t cursor;   /* fixed place, page, or which tree */
+  uint64_t document; /* and of a large one what comes next: */
+  uint32_t version;  /* 0: from the current one on */
+  uint32_t newest;   /* the current version when it was begun */
+  uint32_t chunk;
+  uint8_t *buf; /* SDB_CHUNK */
+  struct held_page {
+    uint32_t place, number;
+    bool referred; /* by a document that was looked at */
+  } * held;        /* damaged heap pages when the documents were begun */
+  size_t held_count, held_cap;
+  size_t key_len;
+  uint8_t key[SDB_MAX_PATH];
+  /* Under the writer's lock: documents below `counted` have so many bytes of content. 0: nothing is being counted. */
+  uint64_t counted, bytes;
+};
+
 /* Making damaged trees again; see rebuild.c. Under the writer's lock. */
 struct rebuild {
   bool given_up;     /* names are lost with their records: only a repair can tell which */
@@ -106,6 +129,7 @@ struct sdb {
   atomic_bool expiring; /* some document has, or had, a time at which it ends */
   struct suffix_work suffix;
   struct rebuild rebuild;
+  struct scrub scrub;
   bool checkpoint_wanted;   /* although the log does not ask for it */
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
@@ -412,6 +436,7 @@ struct pressure {
 };
 struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);
+void work_ring(sdb *db); /* wakes the thread, where there is one */
 void work_start(sdb *db);
 void work_stop(sdb *db);
 
@@ -439,6 +464,14 @@ int check_names(sdb *db, const tree_visitor *outer);
 uint64_t suffix_delay_us(const sdb *db);
 /* About `budget` names of it. */
 int suffix_step(sdb *db, unsigned budget);
+
+/* --- scrub.c: everything is verified, a little at a time ---------------------------------------------------------------------- */
+
+/* How long until the next step; all ones: never. */
+uint64_t scrub_delay_us(sdb *db);
+/* One step of about `budget` pages. `work` held. */
+int scrub_step(sdb *db, unsigned budget);
+void scrub_drop(sdb *db);
 
 /* --- rebuild.c: damaged trees are made again ---------------------------------------------------------------------------------- */
 

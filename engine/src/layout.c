@@ -92,6 +92,7 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   put64(slot + 240, h->roots.fresh_built);
   put64(slot + 248, h->roots.fresh_names);
   put64(slot + 352, h->roots.expiry_built);
+  put32(slot + 360, h->roots.recount);
   if (h->encrypted) memcpy(slot + WRAPPED_OFFSET, h->wrapped, sizeof h->wrapped);
   for (uint32_t i = 0; i < MAX_ROOT_PAGES; i++) dir_put(slot + 512, i, h->root_dir[i]);
   put32(slot + 8, crc32c(0, slot + 12, SLOT_SIZE - 12));
@@ -149,6 +150,7 @@ int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   h->roots.fresh_built = get64(slot + 240);
   h->roots.fresh_names = get64(slot + 248);
   h->roots.expiry_built = get64(slot + 352);
+  h->roots.recount = get32(slot + 360) != 0;
   h->roots.heap_pages = get64(slot + 192);
   h->roots.heap_live = get64(slot + 200);
   h->log.segment = get64(slot + 216);

@@ -24,11 +24,15 @@ int pager_scrub_page(pager *p, uint32_t *number, uint8_t *buf) {
   struct map_chunk *c;
   uint32_t slot, n = *number;
   uint8_t kind = PAGE_FREE;
-  if (n >= p->logical_limit) return SDB_END;
-  int rc = map_get(p, n, &c, &slot);
+  uint32_t place = 0;
+  pager_lock(p); /* frames get their places under it */
+  bool end = n >= p->logical_limit;
+  int rc = end ? SDB_END : map_get(p, n, &c, &slot);
+  if (rc == SDB_OK) place = place_in_file(atomic_load(&c->word[slot]), &kind);
+  pager_unlock(p);
+  if (end) return rc;
   *number = rc == SDB_OK ? n + 1 : (n | (p->g.chunk_words - 1)) + 1; /* what the chunk says is lost for all of its pages */
   if (rc != SDB_OK) return rc;
-  uint32_t place = place_in_file(atomic_load_explicit(&c->word[slot], memory_order_acquire), &kind);
   if (!place) return SDB_NOT_FOUND;
   rc = p->e->storage->read(p->file, page_offset(&p->g, place), buf, p->g.page_size);
   if (rc != SDB_OK) rc = env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
@@ -48,16 +52,28 @@ static int fixed_one(pager *p, uint64_t offset, dir_entry entry, const char *wha
   return env_fail(p->e, SDB_CORRUPT, "%s %u at offset %llu does not match its checksum", what, index, (unsigned long long)offset);
 }
 
+/* The entry that says what counts; the lock because of the first commit behind an open, which writes the header anew. */
+static dir_entry entry_of(pager *p, const struct group *g, uint32_t index) {
+  mutex_lock(&p->load_lock);
+  dir_entry entry = g ? dir_get(g->dir, index) : p->head.root_dir[index];
+  mutex_unlock(&p->load_lock);
+  return entry;
+}
+
 int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf) {
   uint32_t i = *index, per_group = 1 + p->g.map_chunks + p->g.bitmaps;
-  uint32_t groups = (uint32_t)((p->head.pages_total + p->g.group_pages - 1) >> p->g.group_shift);
   ++*index;
-  if (i < p->g.root_pages)
-    return fixed_one(p, root_dir_offset(&p->g, i, p->head.root_dir[i].copy), p->head.root_dir[i], "root directory page", i, buf);
+  if (i < p->g.root_pages) {
+    dir_entry e = entry_of(p, NULL, i);
+    return fixed_one(p, root_dir_offset(&p->g, i, e.copy), e, "root directory page", i, buf);
+  }
   i -= p->g.root_pages;
   uint32_t group = i / per_group, entry = i % per_group;
+  mutex_lock(&p->load_lock);
+  uint64_t total = p->head.pages_total;
+  mutex_unlock(&p->load_lock);
   struct group *g;
-  if (group >= groups) return SDB_END;
+  if (group >= (total + p->g.group_pages - 1) >> p->g.group_shift) return SDB_END;
   int rc = group_get(p, group, &g);
   if (rc != SDB_OK) {
     *index = p->g.root_pages + (group + 1) * per_group;
@@ -67,7 +83,7 @@ int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf) {
     dir_entry e = dir_get(p->root_dir, group);
     return fixed_one(p, group_dir_offset(&p->g, group, e.copy), e, "group directory", group, buf);
   }
-  dir_entry e = dir_get(g->dir, entry - 1);
+  dir_entry e = entry_of(p, g, entry - 1);
   return fixed_one(p, chunk_offset(&p->g, group, entry - 1, e.copy), e, entry - 1 < p->g.map_chunks ? "map chunk" : "bitmap chunk",
                    entry - 1, buf);
 }

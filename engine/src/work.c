@@ -172,7 +172,7 @@ static int redirect(sdb *db, uint64_t from, uint64_t to) {
 }
 
 static int source_read(struct move *m) {
-  int rc = page_read(m->db->pager, VIEW_HEAD, m->number, &m->page);
+  int rc = page_read_kind(m->db->pager, VIEW_HEAD, m->number, PAGE_HEAP, &m->page);
   m->damaged = rc == SDB_CORRUPT;
   return m->damaged ? page_read_damaged(m->db->pager, VIEW_HEAD, m->number, &m->page) : rc;
 }
@@ -230,7 +230,8 @@ int work_empty_page(sdb *db, unsigned slot, uint32_t number) {
     rc = page_free(db->pager, number);
     if (rc == SDB_OK) db->roots.heap_pages--;
   }
-  return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND ? SDB_OK : rc; /* a damaged page stays where it is, for repair */
+  return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND || rc == SDB_INVALID ? SDB_OK
+                                                                       : rc; /* a damaged page stays where it is, for repair */
 }
 
 /* A page is sparse when less than half of its room is live: any two records that leave such pages fit into one, so that every page
@@ -350,12 +351,14 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
   if (rc == SDB_OK && rebuild) rc = rebuild_step(db, budget);
   if (rc == SDB_OK && suffix) rc = suffix_step(db, budget);
+  if (rc == SDB_OK && scrub_delay_us(db) == 0) rc = scrub_step(db, budget);
   /* The engine's thread pauses between such steps: nobody waits for them, and commits shall hardly notice. */
   pager_lock(db->pager);
   bool wanted = db->checkpoint_wanted && checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool trees = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0;
   pager_unlock(db->pager);
-  *more |= wanted || spilling || db->checkpointing || db->punching || db->cleaning || (trees && !db->worker);
+  *more |= wanted || spilling || db->checkpointing || db->punching || db->cleaning ||
+           ((trees || scrub_delay_us(db) == 0) && !db->worker);
   return rc;
 }
 
@@ -369,7 +372,7 @@ static bool trees_wait(sdb *db) {
 int work_step(sdb *db, unsigned budget, bool *more) {
   *more = false;
   if (db->read_only || atomic_load(&db->e.sync_failed)) return SDB_OK;
-  bool due = log_started(db->log) || expiry_wanted(db) || trees_wait(db);
+  bool due = log_started(db->log) || expiry_wanted(db) || trees_wait(db) || scrub_delay_us(db) == 0;
   if (!due && log_spares(db->log) <= 1) return SDB_OK;
   int rc = SDB_OK;
   mutex_lock(&db->work);
@@ -420,7 +423,7 @@ int work_change_key(sdb *db, const uint8_t *key) {
 /* --- The worker
  * ----------------------------------------------------------------------------------------------------------------------- */
 
-static void ring(sdb *db) {
+void work_ring(sdb *db) {
   mutex_lock(&db->bell_lock);
   db->rung = true;
   cond_signal(&db->bell);
@@ -429,7 +432,7 @@ static void ring(sdb *db) {
 
 void work_after_commit(sdb *db, struct pressure pressure) {
   bool more = true;
-  if (db->worker && (pressure.work || atomic_load_explicit(&db->asleep, memory_order_relaxed))) ring(db);
+  if (db->worker && (pressure.work || atomic_load_explicit(&db->asleep, memory_order_relaxed))) work_ring(db);
   /* Without a thread every commit builds a little of the suffix tree. */
   if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);
   if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */
@@ -445,6 +448,8 @@ static uint64_t sleep_us(sdb *db) {
     uint64_t suffix = suffix_delay_us(db), rebuild = rebuild_delay_us(db);
     us = suffix < rebuild ? suffix : rebuild;
     if (us == 0) us = SUFFIX_PAUSE_US;
+    uint64_t scrub = scrub_delay_us(db);
+    if (scrub < us) us = scrub ? scrub : 1;
     if (db->roots.expiry_tree && us > EXPIRY_AFTER_US) us = EXPIRY_AFTER_US;
     if (log_spares(db->log) > 1 && us > REST_US) us = REST_US;
     if (log_started(db->log)) {

@@ -124,7 +124,7 @@ static sdb_stats stats(void) {
 }
 
 static void tell(void *user, const char *sentence) {
-  printf("problem: %s\n", sentence);
+  fprintf(stderr, "problem: %s\n", sentence);
   ++*(unsigned *)user;
 }
 
@@ -240,6 +240,138 @@ START_TEST(the_cleaner_empties_a_damaged_page) {
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
   ck_assert_uint_eq(corrupt(), 0);
   ck_assert_uint_eq(stats().quarantined, 0);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+/* --- Scrub -------------------------------------------------------------------------------------------------------------------- */
+
+static void work_all(void);
+
+static void scrub_all(void) {
+  uint64_t passes = stats().scrubs;
+  ck_assert_int_eq(sdb_scrub(db), SDB_OK);
+  work_all();
+  ck_assert_uint_eq(stats().scrubs, passes + 1);
+}
+
+START_TEST(a_scrub_of_a_sound_database_finds_nothing) {
+  bool more;
+  set_up();
+  fill();
+  ck_assert_int_eq(sdb_scrub(db), SDB_OK);
+  ck_assert_int_eq(sdb_step(db, 1, &more), SDB_OK);
+  ck_assert(more);
+  ck_assert_uint_gt(stats().scrub_all, DOCUMENTS);
+  for (unsigned i = 0; more && i < 5000; i++) {
+    if (i % 3 == 0) must_put(i % DOCUMENTS);
+    ck_assert_int_eq(sdb_step(db, 1, &more), SDB_OK);
+    ck_assert_uint_le(stats().scrub_done, stats().scrub_all + i);
+  }
+  ck_assert_uint_eq(stats().scrubs, 1);
+  ck_assert_uint_eq(stats().scrub_problems, 0);
+  ck_assert_uint_eq(stats().corruptions, 0);
+  ck_assert_uint_eq(stats().scrub_all, 0);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+/* By the clock, when the options say so. */
+START_TEST(scrubs_come_by_themselves) {
+  set_up();
+  options.scrub_interval_s = 60;
+  fill();
+  work_all();
+  ck_assert_uint_eq(stats().scrubs, 0);
+  for (unsigned i = 1; i < 4; i++) {
+    sim_advance(device, 61000);
+    work_all();
+    ck_assert_uint_eq(stats().scrubs, i);
+  }
+  tear_down();
+}
+END_TEST
+
+/* Whatever kind of place it is. */
+START_TEST(a_scrub_finds_every_damaged_place) {
+  static const uint8_t kinds[] = {PAGE_INNER, PAGE_LEAF, PAGE_TABLE, PAGE_INDEX, PAGE_HEAP};
+  uint64_t offset = 0;
+  set_up();
+  fill();
+  if (_i < 5) {
+    struct wanted w = page_of(kinds[_i], 0);
+    close_it();
+    flip(w.place, 700);
+  } else if (_i == 5) { /* a chunk of a large content */
+    struct wanted heap = page_of(PAGE_HEAP, 3);
+    uint8_t page[PAGE];
+    record r;
+    run_list l;
+    bool some = false;
+    for (unsigned k = 0; !some && k < 40; k++) {
+      heap = page_of(PAGE_HEAP, k);
+      ck_assert(sim_peek(device, NAME, (uint64_t)heap.place * PAGE, page, PAGE));
+      for (uint32_t at = PAGE_HEADER; !some && record_parse(&r, page + at, PAGE - at) == SDB_OK; at += r.total)
+        some = r.flags & RECORD_LARGE && run_list_parse(&l, &r) == SDB_OK;
+    }
+    ck_assert(some);
+    close_it();
+    flip(l.runs[0].start + 10, 100);
+  } else {
+    const geometry *g = pager_geometry(db->pager);
+    dir_entry root = pager_header(db->pager)->root_dir[0];
+    uint8_t dir[PAGE];
+    offset = _i == 6 ? SLOT_B : root_dir_offset(g, 0, root.copy);
+    if (_i > 7) {
+      ck_assert(sim_peek(device, NAME, offset, dir, PAGE));
+      dir_entry group = dir_get(dir, 0);
+      offset = group_dir_offset(g, 0, group.copy);
+      ck_assert(sim_peek(device, NAME, offset, dir, PAGE));
+      uint32_t entry = _i == 8 ? 0 : g->map_chunks;
+      offset = chunk_offset(g, 0, entry, dir_get(dir, entry).copy);
+    }
+    (void)corrupt(); /* all is loaded */
+    flip((uint32_t)(offset / PAGE), 20);
+  }
+  if (!db) open_it();
+  ck_assert_int_eq(sdb_scrub(db), SDB_OK);
+  bool more = true;
+  while (more && stats().scrubs == 0) ck_assert_int_eq(sdb_step(db, 8, &more), SDB_OK);
+  ck_assert_uint_gt(stats().scrub_problems, 0);
+  ck_assert_uint_gt(stats().corruptions, 0);
+  tear_down();
+}
+END_TEST
+
+/* What is whole leaves the page; a put heals the one that is not; when nothing refers to it any more the page is given back. */
+START_TEST(a_damaged_heap_page_is_healed) {
+  uint32_t total;
+  set_up();
+  fill();
+  struct wanted heap = page_of(PAGE_HEAP, 3);
+  uint32_t at = record_in(heap.place, 2, &total);
+  flip(heap.place, _i == 0 ? at + 20 : at + total - 40);
+  scrub_all();
+  ck_assert_uint_gt(stats().scrub_problems, 1); /* page and record */
+  ck_assert_uint_eq(stats().quarantined, 1);
+  ck_assert_uint_eq(corrupt(), 1);
+  for (unsigned i = 0; i < DOCUMENTS; i++) {
+    uint32_t before = version_of[i];
+    if (look(i) == SDB_OK) continue;
+    must_put(i);
+    ck_assert_int_eq(look(i), SDB_OK);
+    ck_assert_int_eq(look_at(i, before), SDB_CORRUPT);
+    must_put(i);
+    ck_assert_int_eq(look_at(i, before + 1), SDB_OK);
+  }
+  ck_assert_uint_eq(corrupt(), 0);
+  scrub_all();
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  scrub_all();
+  ck_assert_uint_eq(stats().scrub_problems, 0);
   must_be_whole();
   tear_down();
 }
@@ -562,6 +694,60 @@ START_TEST(rebuilding_beside_commits_and_crashes) {
 }
 END_TEST
 
+/* --- Faults ------------------------------------------------------------------------------------------------------------------- */
+
+static void reopen(void) {
+  sdb_close(db);
+  db = NULL;
+  sim_fail_nothing(device);
+  open_it();
+}
+
+/* Every call failing once, or for good, while damage of each kind is found and mended: afterwards all is as if none had failed. */
+static bool survives(const sim *base, enum sim_kind kind, uint64_t nth, bool for_good) {
+  bool more = true;
+  device = sim_clone(base, nth);
+  options.storage = sim_storage(device);
+  open_it();
+  sim_fail(device, kind, nth, for_good, SDB_IO);
+  int rc = sdb_scrub(db);
+  ck_assert_int_eq(rc, SDB_OK);
+  for (unsigned i = 0; i < 200 && more && !stats().sync_failed; i++)
+    if (sdb_step(db, 64, &more) != SDB_OK) sim_advance(device, 1100);
+  bool struck = sim_failed(device);
+  reopen(); /* what is finished and what is not stands in the roots */
+  for (unsigned i = 0; i < 2; i++) {
+    sim_advance(device, 2000);
+    scrub_all();
+  }
+  ck_assert_uint_eq(long_corrupt("content"), 0);
+  ck_assert_int_eq(search(SDB_ORDER_PATH), (int)longs);
+  ck_assert_int_eq(search(SDB_ORDER_SUFFIX), (int)longs);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  must_be_whole();
+  tear_down();
+  return struck;
+}
+
+START_TEST(mending_survives_every_fault) {
+  static const enum sim_kind kinds[] = {SIM_ALLOC, SIM_READ, SIM_WRITE, SIM_SYNC, SIM_SIZE};
+  set_up();
+  fill_long(60);
+  struct wanted heap = page_of(PAGE_HEAP, 1);
+  damage_tree(db->roots.path_tree, ROOT);
+  flip(heap.place, 8); /* its header: all records are whole */
+  close_it();
+  sim *base = device;
+  unsigned struck = 0;
+  for (uint64_t nth = 1; survives(base, kinds[_i], nth, false); nth += nth < 40 ? 1 : 7) struck++;
+  for (uint64_t nth = 1; survives(base, kinds[_i], nth, true); nth += nth < 10 ? 1 : 17) struck++;
+  ck_assert_uint_gt(struck, 0);
+  printf("mending: %u faults of kind %d\n", struck, (int)kinds[_i]);
+  sim_free(base);
+}
+END_TEST
+
 /* --- Main --------------------------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -573,6 +759,13 @@ int main(void) {
   tcase_add_test(heap, an_encrypted_page_stands_or_falls_whole);
   tcase_add_loop_test(heap, the_cleaner_empties_a_damaged_page, 0, 2);
   suite_add_tcase(suite, heap);
+  TCase *scrub = tcase_create("scrub");
+  tcase_set_timeout(scrub, 60);
+  tcase_add_test(scrub, a_scrub_of_a_sound_database_finds_nothing);
+  tcase_add_test(scrub, scrubs_come_by_themselves);
+  tcase_add_loop_test(scrub, a_scrub_finds_every_damaged_place, 0, 10);
+  tcase_add_loop_test(scrub, a_damaged_heap_page_is_healed, 0, 2);
+  suite_add_tcase(suite, scrub);
   TCase *trees = tcase_create("trees");
   tcase_set_timeout(trees, 60);
   tcase_add_loop_test(trees, a_damaged_path_tree_is_made_again, SOME_LEAF, ROOT + 1);
@@ -581,6 +774,10 @@ int main(void) {
   tcase_add_test(trees, a_name_that_is_lost_in_both_places_is_never_denied);
   tcase_add_loop_test(trees, rebuilding_beside_commits_and_crashes, 0, 60);
   suite_add_tcase(suite, trees);
+  TCase *faults = tcase_create("faults");
+  tcase_set_timeout(faults, 0);
+  tcase_add_loop_test(faults, mending_survives_every_fault, 0, 5);
+  suite_add_tcase(suite, faults);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   int failed = srunner_ntests_failed(runner);

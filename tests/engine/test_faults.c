@@ -205,6 +205,17 @@ static int step(fixture *f) {
   return code;
 }
 
+static int scrub(fixture *f) {
+  bool more = true;
+  sdb_stats s = {.size = sizeof s};
+  int code = sdb_scrub(f->w.db);
+  for (int i = 0; i < 500 && s.scrubs == 0 && code == SDB_OK; i++) {
+    code = sdb_step(f->w.db, 32, &more);
+    if (code == SDB_OK) code = sdb_get_stats(f->w.db, &s);
+  }
+  return code;
+}
+
 static int stats(fixture *f) {
   sdb_stats s = {.size = sizeof s};
   return sdb_get_stats(f->w.db, &s);
@@ -260,6 +271,7 @@ static const act acts[] = {
     {"flush", CRASHED, false, flush},
     {"checkpoint", CRASHED, false, checkpoint},
     {"step", CRASHED, false, step},
+    {"scrub", CRASHED, false, scrub},
     {"stats", CLOSED, false, stats},
     {"check", CLOSED, false, check},
     {"close", CLOSED, false, sweep_close},

@@ -155,6 +155,7 @@ typedef struct sdb_options {
   void (*warning)(void *user, const char *sentence); /* NULL; told in one sentence what an operator should know, in the thread of
                                                         the call that is the reason. It must not call the database */
   void *warning_user;
+  uint32_t scrub_interval_s;     /* 0: only when sdb_scrub() asks; else the file is read again and verified that often */
   const uint8_t *encryption_key; /* NULL: not encrypted. SDB_KEY_SIZE bytes, needed during sdb_open() only */
   const uint8_t *recovery_key;   /* NULL; else what sdb_key_export() gave, instead of encryption_key; not for creating */
   sdb_cipher cipher;             /* SDB_CIPHER_DEFAULT; used at creation */
@@ -521,6 +522,14 @@ SDB_API SDB_MUST_USE int sdb_checkpoint(sdb *db);
  * SDB_SYNC_FAILED, SDB_NO_MEMORY: of that work; the database goes on. */
 SDB_API SDB_MUST_USE int sdb_step(sdb *db, unsigned budget, bool *more);
 
+/* Asks for a scrub: everything that the database reaches is read again from the file and compared with its checksums (directories,
+ * pages, records, contents, structure of the indexes), in the background, or in sdb_step(), a little at a time, while others read
+ * and write. It pins nothing. What is found damaged is counted (sdb_stats.scrub_problems, quarantined) and told by sdb_message();
+ * an index is made again, a heap page is emptied of the records that are whole, and given back once no damaged document refers to
+ * it. A damaged document answers SDB_CORRUPT, its older versions may be readable, and a put heals it. While one runs, a further one
+ * is nothing new. SDB_READ_ONLY: there is no background work; sdb_check() does the same at once. */
+SDB_API SDB_MUST_USE int sdb_scrub(sdb *db);
+
 /* Quick mode: reads that begin from now on do not compare contents with their checksums, so that a flipped bit in a content is
  * returned as if it were right. Heads of records, pages, chunk tables, structure and length are checked as ever, and so is
  * everything that sdb_check() looks at. A reader keeps what was on when it was opened. Turning it on is told to
@@ -559,6 +568,9 @@ typedef struct sdb_stats {
                                         has is answered SDB_CORRUPT. In the background, or in sdb_step() */
   bool repair_needed;                /* it cannot be: what it would be made from is damaged as well, and only sdb_repair() can tell
                                         what there was */
+  uint64_t scrubs;                   /* passes completed since open */
+  uint64_t scrub_done, scrub_all;    /* of the pass that runs: pages and documents looked at, of about so many; 0: none runs */
+  uint64_t scrub_problems;           /* damaged places that the pass that runs has found, else the last one */
   uint64_t recovered_commits;        /* replayed at open */
   uint64_t requests;                 /* of sdb_get_async(): waiting or being served */
   uint64_t unchecked_reads;          /* since open: contents read, or readers opened, in quick mode */

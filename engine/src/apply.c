@@ -195,9 +195,11 @@ static void content_change(sdb *db, uint64_t document, uint64_t bytes) {
   if (document < db->scrub.counted) db->scrub.bytes += bytes;
 }
 
-/* How much a damaged record counted nobody can tell. */
+/* What is replaced or deleted. How much a damaged record counted nobody can tell. */
 static uint64_t content_of(sdb *db, const struct change *c) {
-  db->roots.recount |= !c->has_old && !c->created;
+  bool lost = !c->has_old && !c->created;
+  db->roots.recount |= lost;
+  if (lost && c->entry.expires) atomic_store(&db->expiry_damaged, true); /* it has an entry at a time that nobody knows */
   return c->has_old ? c->old.size : 0;
 }
 

@@ -65,6 +65,7 @@ struct scrub {
 struct rebuild {
   bool given_up;     /* names are lost with their records: only a repair can tell which */
   uint64_t after_us; /* not before: something failed */
+  bool unreadable;   /* something that may have names could not be read */
   bool ready;        /* the fresh tree is complete: the next checkpoint switches */
   bool switching;    /* the checkpoint that runs does */
   bool walking;      /* the old path tree is gone through, from `key` on */

@@ -183,8 +183,9 @@ void names_publish_path(sdb *db, uint32_t root, bool opening) {
 }
 
 void names_note_damage(sdb *db, uint32_t root) {
-  if (root == names_path_tree(db, VIEW_HEAD)) atomic_store(&db->path_damaged, true);
-  else if (root == atomic_load(&db->suffix_root)) atomic_store(&db->suffix_damaged, true);
+  bool path = root == names_path_tree(db, VIEW_HEAD), suffix = root == atomic_load(&db->suffix_root);
+  if (path && !atomic_exchange(&db->path_damaged, true)) work_ring(db);
+  if (!path && suffix && !atomic_exchange(&db->suffix_damaged, true)) work_ring(db);
 }
 
 int names_get(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document) {

@@ -24,7 +24,8 @@ enum {
   TURN = 64, /* documents, names or pages under one holding of the writer's lock */
   LEAVES = 16,
   WORDS = 4096,
-  RETRY_US = 1000000
+  RETRY_US = 1000000,
+  AGAIN_US = 60000000
 };
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
@@ -82,7 +83,8 @@ static int path_document(sdb *db, uint64_t document) {
   int rc = table_get(db->table, VIEW_HEAD, document, &entry);
   if (rc != SDB_OK) return rc == SDB_NOT_FOUND ? SDB_OK : rc;
   rc = document_version(db, VIEW_HEAD, document, &entry, SDB_CURRENT, &r);
-  if (rc != SDB_OK) return rc == SDB_CORRUPT ? SDB_OK : rc;
+  db->rebuild.unreadable |= rc == SDB_IO;
+  if (rc != SDB_OK) return rc == SDB_CORRUPT || rc == SDB_IO ? SDB_OK : rc;
   for (unsigned i = 0; rc == SDB_OK && i < record_names(&r); i++) {
     size_t len;
     const uint8_t *name = record_name(&r, i, &len);
@@ -105,7 +107,8 @@ static int path_skip(sdb *db) {
   struct rebuild *b = &db->rebuild;
   int rc = tree_walk(db->pager, VIEW_HEAD, db->roots.path_tree, b->key, &b->key_len, 1, NULL, NULL);
   b->key_after = false;
-  if (rc == SDB_CORRUPT) rc = b->key_len ? SDB_OK : SDB_END;
+  b->unreadable |= rc == SDB_IO;
+  if (rc == SDB_CORRUPT || rc == SDB_IO) rc = b->key_len ? SDB_OK : SDB_END;
   return rc;
 }
 
@@ -120,7 +123,7 @@ static int path_old(sdb *db) {
   tree_cursor_init(&old, db->pager, VIEW_HEAD, db->roots.path_tree, b->key, b->key_len, b->key_after);
   for (unsigned i = 0; rc == SDB_OK && i < TURN; i++) {
     rc = tree_cursor_next(&old, &document);
-    if (rc == SDB_CORRUPT) return path_skip(db);
+    if (rc == SDB_CORRUPT || rc == SDB_IO) return path_skip(db);
     if (rc == SDB_OK) rc = path_take(db, old.key, old.key_len, document);
     if (rc != SDB_OK) return rc;
     memcpy(b->key, old.key, old.key_len);
@@ -133,6 +136,12 @@ static int path_old(sdb *db) {
 static int path_end(sdb *db) {
   roots *rt = &db->roots;
   uint64_t lost = rt->names - rt->fresh_names;
+  if (lost && db->rebuild.unreadable) { /* the device may give next time what it did not this time */
+    rt->fresh_built = 1;
+    db->rebuild.walking = db->rebuild.unreadable = false;
+    db->rebuild.after_us = now_us(db) + AGAIN_US;
+    return SDB_OK;
+  }
   if (lost) {
     names_give_up_fresh(db);
     db->rebuild.given_up = true;
@@ -255,6 +264,7 @@ static int sweep_spare(sdb *db) {
   int rc = SDB_END;
   if (trees[b->tree]) rc = tree_walk(db->pager, VIEW_HEAD, trees[b->tree], b->key, &b->key_len, LEAVES, spare, db);
   if (rc == SDB_CORRUPT) return sweep_met_damage(db);
+  if (rc == SDB_IO) b->sweep = SWEEP_BEGIN; /* the walk has passed something over */
   if (rc != SDB_END) return rc;
   b->key_len = 0;
   b->cursor = 0;

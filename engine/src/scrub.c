@@ -104,7 +104,8 @@ static int step_pages(sdb *db) {
 
 /* --- Trees -------------------------------------------------------------------------------------------------------------------- */
 
-/* In a published view a tree that was begun or dropped a moment ago may not be whole: only what the writer sees as well is damage.
+/* A page that the device does not give, twice in a row, is as good as a damaged one. In a published view a tree that was begun or
+ * dropped a moment ago may not be whole: only what the writer sees as well is damage.
  */
 static bool tree_is_damaged(sdb *db, unsigned which, uint32_t root, const uint8_t *from, size_t len) {
   const roots *rt = &db->roots;
@@ -114,12 +115,12 @@ static bool tree_is_damaged(sdb *db, unsigned which, uint32_t root, const uint8_
   unsigned slot = pager_enter(db->pager);
   bool current = root == (which == 0 ? rt->path_tree : which == 1 ? rt->suffix_tree : rt->expiry_tree);
   int rc = current ? tree_walk(db->pager, VIEW_HEAD, root, key, &len, LEAVES, NULL, NULL) : SDB_OK;
-  rc = trusted(db, slot, rc);
-  if (rc == SDB_CORRUPT && which == 2) atomic_store(&db->expiry_damaged, true);
+  bool damaged = trusted(db, slot, SDB_OK) == SDB_OK && (rc == SDB_CORRUPT || rc == SDB_IO);
+  if (damaged && which == 2) atomic_store(&db->expiry_damaged, true);
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
-  if (rc == SDB_CORRUPT) names_note_damage(db, root);
-  return rc == SDB_CORRUPT;
+  if (damaged) names_note_damage(db, root);
+  return damaged;
 }
 
 static int step_trees(sdb *db) {
@@ -136,8 +137,8 @@ static int step_trees(sdb *db) {
   uint32_t root = s->cursor == 0 ? names_path_tree(db, view) : trees[s->cursor];
   if (root) rc = trusted(db, slot, tree_walk(db->pager, view, root, s->key, &s->key_len, LEAVES, NULL, NULL));
   pager_leave(db->pager, slot);
-  if (rc == SDB_OK || (rc != SDB_END && rc != SDB_CORRUPT)) return found(db, rc);
-  if (rc == SDB_CORRUPT && tree_is_damaged(db, s->cursor, root, from, len)) (void)found(db, rc);
+  if (rc == SDB_OK || rc == SDB_NO_MEMORY) return rc;
+  if (rc != SDB_END && tree_is_damaged(db, s->cursor, root, from, len)) (void)found(db, rc);
   s->key_len = 0; /* one damaged page is enough: all of the tree is made again */
   if (++s->cursor == sizeof trees / sizeof *trees) next_phase(s);
   return SDB_OK;

@@ -106,7 +106,7 @@ static int drop(sdb *db) {
   bool done;
   if (rt->suffix_built != SUFFIX_DROPPING) names_give_up_suffix(db);
   int rc = tree_drop_some(db->pager, rt->suffix_tree, LEAVES_A_TURN, &done);
-  if (rc == SDB_CORRUPT) { /* what stands below the damaged page is not found from above */
+  if (rc == SDB_CORRUPT || rc == SDB_IO) { /* what stands below the damaged page is not found from above */
     rt->sweep = true;
     db->rebuild.sweep = SWEEP_BEGIN;
     done = true;

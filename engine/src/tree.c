@@ -461,7 +461,7 @@ int tree_walk(struct pager *pager, uint64_t view, uint32_t root, uint8_t *key, s
     for (uint32_t level = 0; page && level < TREE_MAX_DEPTH; level++)
       if (path[level]) page(user, path[level]);
     if (!rc) rc = tp_sound(&leaf);
-    if (rc && rc != SDB_CORRUPT) return rc;
+    if (rc && rc != SDB_CORRUPT && rc != SDB_IO) return rc;
     memcpy(key, fence.key, fence.len);
     *len = fence.len;
     if (rc) return rc;

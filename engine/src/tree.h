@@ -39,8 +39,8 @@ int tree_drop_some(struct pager *pager, uint32_t root, unsigned budget, bool *do
 
 /* Goes through a tree leaf by leaf, in turns: on from the leaf that would hold `key` (TREE_MAX_KEY bytes of room; *len 0: the
  * first), at most `budget` of them; `key` is moved to the first one not gone through. `page`, if not NULL, is told every page on
- * the way, inner ones repeatedly. Every rule of each leaf is checked. SDB_OK: there are more; SDB_END; SDB_CORRUPT: a damaged page:
- * `key` is behind what cannot be reached for it, and *len 0 when that is all the rest. */
+ * the way, inner ones repeatedly. Every rule of each leaf is checked. SDB_OK: there are more; SDB_END; SDB_CORRUPT, SDB_IO: a
+ * damaged page: `key` is behind what cannot be reached for it, and *len 0 when that is all the rest. */
 int tree_walk(struct pager *pager, uint64_t view, uint32_t root, uint8_t *key, size_t *len, unsigned budget,
               void (*page)(void *user, uint32_t number), void *user);
 

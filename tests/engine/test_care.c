@@ -454,6 +454,8 @@ static struct visit pages_of(uint32_t root) {
 
 enum which { SOME_LEAF, LAST_LEAF, SOME_INNER, ROOT };
 
+static uint32_t damaged_place;
+
 /* Flips a byte in a page of a tree and opens the database again. */
 static void damage_tree(uint32_t root, enum which which) {
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
@@ -468,6 +470,7 @@ static void damage_tree(uint32_t root, enum which which) {
   ck_assert_uint_ne(w.place, 0);
   ck_assert((w.number == root) == (which == ROOT));
   close_it();
+  damaged_place = w.place;
   flip(w.place, 500);
   open_it();
 }
@@ -599,6 +602,45 @@ START_TEST(a_name_that_is_lost_in_both_places_is_never_denied) {
     open_it();
   }
   ck_assert_uint_eq(lost, LONG);
+  tear_down();
+}
+END_TEST
+
+static uint64_t unreadable; /* an offset */
+static int read_with_hole(sdb_file *file, uint64_t offset, void *buf, size_t len) {
+  if (unreadable && offset <= unreadable && unreadable - offset < len) return SDB_IO;
+  return sim_storage(device)->read(file, offset, buf, len);
+}
+
+/* Sectors that the device does not give any more are damage as well, once the scrub has met them. */
+START_TEST(an_unreadable_page_is_mended) {
+  static sdb_storage holed;
+  set_up();
+  holed = *sim_storage(device);
+  holed.read = read_with_hole;
+  options.storage = &holed;
+  unreadable = 0;
+  fill_long(LONG);
+  damage_tree(db->roots.path_tree, (enum which)_i);
+  close_it();
+  flip(damaged_place, 500); /* whole again, but */
+  unreadable = (uint64_t)PAGE * damaged_place + 500;
+  open_it();
+  unsigned failed = 0;
+  for (unsigned i = 0; i < longs; i++) {
+    int rc = look_long(i, "content");
+    ck_assert(rc == SDB_OK || rc == SDB_IO);
+    failed += rc != SDB_OK;
+  }
+  ck_assert_uint_gt(failed, 0);
+  scrub_all();
+  sim_advance(device, 2000);
+  work_all();
+  ck_assert_uint_eq(long_corrupt("content"), 0);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().quarantined, 0);
+  unreadable = 0;
+  must_be_whole();
   tear_down();
 }
 END_TEST
@@ -771,6 +813,7 @@ int main(void) {
   tcase_add_loop_test(trees, a_damaged_path_tree_is_made_again, SOME_LEAF, ROOT + 1);
   tcase_add_loop_test(trees, a_damaged_suffix_tree_is_made_again, SOME_LEAF, ROOT + 1);
   tcase_add_loop_test(trees, a_damaged_expiry_tree_is_made_again, 0, 4);
+  tcase_add_loop_test(trees, an_unreadable_page_is_mended, SOME_LEAF, LAST_LEAF + 1);
   tcase_add_test(trees, a_name_that_is_lost_in_both_places_is_never_denied);
   tcase_add_loop_test(trees, rebuilding_beside_commits_and_crashes, 0, 60);
   suite_add_tcase(suite, trees);

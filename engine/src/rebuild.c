@@ -322,7 +322,7 @@ static int turn(sdb *db, unsigned slot) {
   }
   note_unlogged(db);
   rc = trusted(db, slot, rc);
-  if (rc != SDB_OK && rc != SDB_CORRUPT) db->rebuild.after_us = now_us(db) + RETRY_US;
+  if (rc != SDB_OK) db->rebuild.after_us = now_us(db) + (rc == SDB_CORRUPT ? AGAIN_US : RETRY_US);
   return rc == SDB_CORRUPT ? SDB_OK : rc; /* told, and given up */
 }
 

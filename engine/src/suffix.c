@@ -127,9 +127,12 @@ static int turn(sdb *db) {
   else if (rc == SDB_OK && (rt->suffix_built == SUFFIX_DROPPING || !db->options.suffix_index)) rc = drop(db);
   else if (rc == SDB_OK) rc = build(db);
   note_unlogged(db);
-  /* Damage in the path tree, or in an inner page of a tree that is to go: nothing will change before a repair. */
-  if (rc == SDB_CORRUPT) db->suffix.after_us = UINT64_MAX;
-  else if (rc != SDB_OK) db->suffix.after_us = now_us(db) + RETRY_US;
+  if (rc == SDB_CORRUPT) { /* in the path tree, which is made again first; the end of that is the end of the wait */
+    names_note_damage(db, rt->path_tree);
+    db->suffix.after_us = UINT64_MAX;
+    return SDB_OK;
+  }
+  if (rc != SDB_OK) db->suffix.after_us = now_us(db) + RETRY_US;
   return rc;
 }
 

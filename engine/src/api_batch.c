@@ -124,7 +124,7 @@ static int put_packed(sdb_batch *b, const struct change *asked, const void *data
   uint8_t *at = item->block;
   change_keep(op, &at);
   if (!large) {
-    change_small(op, data, packed);
+    change_small(op, packed);
     if (packed->stored_len) memcpy(at, packed->stored, packed->stored_len);
     op->r.stored = at;
     return added(b, head + packed->stored_len);

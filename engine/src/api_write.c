@@ -60,12 +60,12 @@ bool change_is_large(const sdb *db, const struct change *c, uint64_t len) {
   return record_measure(&c->r) + len > heap_limit(db->pager);
 }
 
-void change_small(struct change *c, const void *data, const struct content *packed) {
+void change_small(struct change *c, const struct content *packed) {
   c->r.flags = (uint16_t)((c->r.flags & ~(RECORD_LARGE | RECORD_SNAPPY)) | packed->flags);
   c->r.size = (uint32_t)packed->size;
   c->r.stored = packed->stored;
   c->r.stored_len = (uint32_t)packed->stored_len;
-  c->r.digest = crc32c(0, data, packed->size);
+  c->r.digest = packed->digest;
 }
 
 void change_large(struct change *c, extent_writer *w, uint8_t stored[RUNS_MAX_BYTES]) {
@@ -120,7 +120,7 @@ static int put_once(sdb *db, const struct change *asked, const void *data, size_
   content_pack(db, data, len, &packed);
   bool small = !change_is_large(db, asked, packed.stored_len);
   if (small) {
-    change_small(&c, data, &packed);
+    change_small(&c, &packed);
     rc = commit_one(db, &c, o, out);
   }
   content_drop(db, &packed);
@@ -276,7 +276,7 @@ int writer_end(sdb_writer *w, bool large) {
   if (rc == SDB_OK && !w->extent) {
     content_drop(db, &w->packed);
     content_pack(db, w->gather, w->gathered, &w->packed);
-    change_small(&w->change, w->gather, &w->packed);
+    change_small(&w->change, &w->packed);
     if (large || change_is_large(db, &w->asked, w->packed.stored_len)) rc = become_large(w, size);
   }
   if (rc == SDB_OK && w->extent) rc = extent_end(w->extent);

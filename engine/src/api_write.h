@@ -30,8 +30,8 @@ void change_keep(struct change *c, uint8_t **at);
 /* Has a content of that length its place in an extent? Then extent_of writes it there; else it goes into the record. */
 bool change_is_large(const sdb *db, const struct change *c, uint64_t len);
 int extent_of(sdb *db, const struct change *c, const void *data, size_t len, extent_writer **w);
-/* `data` is the content as given, `packed` as it will be stored. */
-void change_small(struct change *c, const void *data, const struct content *packed);
+/* `packed`: the content as it will be stored. */
+void change_small(struct change *c, const struct content *packed);
 void change_large(struct change *c, extent_writer *w, uint8_t stored[RUNS_MAX_BYTES]);
 /* After SDB_FULL: was there something that a checkpoint could free? Then trying again makes sense. */
 bool room_made(sdb *db);

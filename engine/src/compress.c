@@ -10,14 +10,10 @@ size_t compress_room(size_t len) { return snappy_max_compressed_length(len); }
 
 static bool looks_noisy(const uint8_t *data, size_t len) {
   uint64_t seen[4] = {0};
-  unsigned distinct = 0;
   size_t step = len / SAMPLE;
-  for (unsigned i = 0; i < SAMPLE; i++) {
-    uint8_t byte = data[i * step];
-    uint64_t bit = 1ull << (byte & 63);
-    distinct += (seen[byte >> 6] & bit) == 0;
-    seen[byte >> 6] |= bit;
-  }
+  for (unsigned i = 0; i < SAMPLE; i++) seen[data[i * step] >> 6] |= 1ull << (data[i * step] & 63);
+  int distinct = 0;
+  for (unsigned i = 0; i < 4; i++) distinct += __builtin_popcountll(seen[i]);
   return distinct >= NOISY;
 }
 

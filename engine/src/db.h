@@ -225,7 +225,8 @@ enum { CONTENT_NEAR = 2048 };
 struct content {
   const void *stored; /* the caller's bytes, or packed ones */
   size_t size, stored_len;
-  uint16_t flags; /* RECORD_SNAPPY or none */
+  uint32_t digest; /* of the caller's bytes */
+  uint16_t flags;  /* RECORD_SNAPPY or none */
   void *memory;
   uint8_t near[CONTENT_NEAR];
 };

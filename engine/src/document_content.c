@@ -6,10 +6,13 @@
 void content_pack(sdb *db, const void *data, size_t len, struct content *c) {
   c->stored = data;
   c->size = c->stored_len = len;
+  c->digest = 0;
   c->flags = 0;
   c->memory = NULL;
   size_t most = 4 * (size_t)heap_limit(db->pager); /* what is larger would hardly fit into a record then */
-  if (!db->options.use_compression || len > most || len > SDB_CHUNK) return;
+  if (len > most) return;                          /* its digest is made on the way into the extent */
+  c->digest = crc32c(0, data, len); /* first: this brings the content from memory faster than looking at samples of it */
+  if (!db->options.use_compression || len > SDB_CHUNK) return;
   size_t room = compress_room(len);
   uint8_t *packed = room <= sizeof c->near ? c->near : mem_alloc(&db->e, room);
   if (!packed) return; /* then as it is */

@@ -349,6 +349,7 @@ void frames_reclaim(pager *p) {
   mutex_lock(&p->pin_lock);
   uint64_t from = p->reclaim_from;
   p->reclaim_from = bound;
+  if (bound == from) f = NULL; /* what there is belongs to versions that are not published */
   for (; f && f->superseded > from; f = before) {
     before = f->old_prev;
     if (f->superseded > bound || frame_needed(p, f)) continue;
@@ -524,7 +525,8 @@ static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
   old->settling = old->held = false;
   old->newer = f;
   old->superseded = f->version;
-  p->open_copies += atomic_load(&old->data) != NULL;
+  bool kept = p->cp.active && old->version <= p->cp.version; /* the checkpoint needs it, published or not */
+  p->open_copies += !kept && atomic_load(&old->data) != NULL;
   old->old_next = NULL;
   old->old_prev = p->old_last;
   if (p->old_last) p->old_last->old_next = old;

@@ -152,7 +152,7 @@ struct pager {
   _Atomic uint64_t published;
   uint64_t open_version; /* collects changes; published < open_version */
   bool open_used;
-  uint32_t open_copies;        /* pages in memory that it has changed: both copies stay there until it is published */
+  uint32_t open_copies;        /* pages in memory that it has changed, whose older copies go when it is published */
   uint64_t floor;              /* version of the checkpoint begun last: frames at or below it may not be appended to */
   uint64_t published_sequence; /* with `published`, under pin_lock */
   struct pin *pins;            /* by rising view */

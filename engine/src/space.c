@@ -595,7 +595,9 @@ void space_release_page(pager *p, uint32_t place, uint64_t version) {
 }
 
 bool pager_starved(const pager *p) {
-  if (p->refused && (p->limbo.head < p->limbo.count || p->spent.head < p->spent.count)) return true;
+  bool held =
+      p->old_first || p->limbo.head < p->limbo.count || p->spent.head < p->spent.count; /* by versions to be published, too */
+  if (p->refused && held) return true;
   return p->available + p->unloaded < p->dirty_count + DELETE_RESERVE;
 }
 

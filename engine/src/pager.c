@@ -670,10 +670,10 @@ int page_free(pager *p, uint32_t number) {
 
 /* --- Versions ----------------------------------------------------------------------------------------------------------------- */
 
-void pager_lock(pager *p) { mutex_lock(&p->lock); }
-void pager_unlock(pager *p) { mutex_unlock(&p->lock); }
+void pager_lock(pager *p) { fair_lock(&p->lock); }
+void pager_unlock(pager *p) { fair_unlock(&p->lock); }
 struct mutex *pager_mutex(pager *p) {
-  return &p->lock;
+  return &p->lock.m;
 }
 
 uint64_t pager_close_version(pager *p) {

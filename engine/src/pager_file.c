@@ -20,7 +20,7 @@ static pager *pager_new(env *e, sdb_file *file, const pager_config *config, cons
   atomic_init(&p->cache_pages, config->cache_pages);
   p->head = *h;
   geometry_init(&p->g, h->page_size);
-  mutex_init(&p->lock);
+  fair_init(&p->lock);
   mutex_init(&p->load_lock);
   mutex_init(&p->ring_lock);
   mutex_init(&p->pin_lock);
@@ -101,7 +101,7 @@ void pager_close(pager *p) {
   mem_free(p->e, p->cp.marks);
   if (p->cipher) p->e->cipher = NULL;
   cipher_drop(p->e, p->cipher);
-  mutex_destroy(&p->lock);
+  fair_destroy(&p->lock);
   mutex_destroy(&p->load_lock);
   mutex_destroy(&p->ring_lock);
   mutex_destroy(&p->pin_lock);

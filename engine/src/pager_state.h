@@ -128,7 +128,7 @@ struct pager {
   _Atomic uint64_t faults;      /* mapped pages that the device could not give */
   _Atomic uint32_t cache_pages; /* what is left of the configured cache for pages */
 
-  struct mutex lock;      /* the writer's */
+  struct fair lock;       /* the writer's */
   struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;

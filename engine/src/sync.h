@@ -47,6 +47,40 @@ static inline void shared_read(struct shared *s) { pthread_rwlock_rdlock(&s->l);
 static inline void shared_write(struct shared *s) { pthread_rwlock_wrlock(&s->l); }
 static inline void shared_unlock(struct shared *s) { pthread_rwlock_unlock(&s->l); }
 
+/* A lock that is taken again and again by some, and never long in vain by others: who has waited for some time holds the door until
+ * it is his turn, and who comes meanwhile waits at the door. Else whoever gives the lock up and asks again at once is nearly always
+ * before the one who has to be woken, and to hand it over every time would cost a change of threads every time. */
+enum { DOOR_US = 200 };
+struct fair {
+  struct mutex m, door;
+  atomic_uint starving;
+};
+static inline void fair_init(struct fair *f) { mutex_init(&f->m), mutex_init(&f->door), atomic_init(&f->starving, 0); }
+static inline void fair_destroy(struct fair *f) { mutex_destroy(&f->m), mutex_destroy(&f->door); }
+static inline bool mutex_lock_for(struct mutex *m, long us) {
+#ifdef __linux__
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t); /* a jump makes it wait for longer or shorter, nothing else */
+  t.tv_nsec += us * 1000;
+  if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+  return pthread_mutex_timedlock(&m->m, &t) == 0;
+#else
+  (void)us;
+  mutex_lock(m);
+  return true;
+#endif
+}
+static inline void fair_lock(struct fair *f) {
+  bool starving = atomic_load_explicit(&f->starving, memory_order_relaxed) > 0;
+  if (!starving && (mutex_try(&f->m) || mutex_lock_for(&f->m, DOOR_US))) return;
+  mutex_lock(&f->door);
+  atomic_store_explicit(&f->starving, 1, memory_order_relaxed);
+  mutex_lock(&f->m);
+  atomic_store_explicit(&f->starving, 0, memory_order_relaxed);
+  mutex_unlock(&f->door);
+}
+static inline void fair_unlock(struct fair *f) { mutex_unlock(&f->m); }
+
 static inline void cond_init(struct cond *c) {
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
@@ -132,11 +166,18 @@ static inline void gate_destroy(struct gate *g) { (void)g; }
 static inline unsigned gate_turn(struct gate *g) { return (void)g, 0; }
 static inline void gate_wait(struct gate *g, unsigned turn) { (void)g, (void)turn; }
 static inline void gate_open(struct gate *g, bool all) { (void)g, (void)all; }
+struct fair {
+  struct mutex m;
+};
 static inline void mutex_init(struct mutex *m) { (void)m; }
 static inline void mutex_destroy(struct mutex *m) { (void)m; }
 static inline void mutex_lock(struct mutex *m) { (void)m; }
 static inline bool mutex_try(struct mutex *m) { return (void)m, true; }
 static inline void mutex_unlock(struct mutex *m) { (void)m; }
+static inline void fair_init(struct fair *f) { (void)f; }
+static inline void fair_destroy(struct fair *f) { (void)f; }
+static inline void fair_lock(struct fair *f) { (void)f; }
+static inline void fair_unlock(struct fair *f) { (void)f; }
 static inline void cond_init(struct cond *c) { (void)c; }
 static inline void cond_destroy(struct cond *c) { (void)c; }
 static inline void cond_wait(struct cond *c, struct mutex *m) { (void)c, (void)m; }

@@ -177,7 +177,7 @@ static int put(const char *path, size_t size, sdb_durability durability) {
 
 static void fill(void) {
   for (int i = 0; i < DOCUMENTS; i++) {
-    char path[16];
+    char path[24];
     snprintf(path, sizeof path, "/d/%d", i);
     ck_assert_int_eq(put(path, 100 + (size_t)i, SDB_NONE), SDB_OK);
   }
@@ -215,7 +215,7 @@ static int upload(void) {
 static int put_many(void) {
   int rc = SDB_OK;
   for (int i = 0; i < 150 && rc == SDB_OK; i++) {
-    char path[16];
+    char path[24];
     snprintf(path, sizeof path, "/many/%d", i);
     rc = put(path, 20000, SDB_NONE);
   }

@@ -416,7 +416,7 @@ static void refuse(const struct refusal *r, enum state state, bool read_only) {
   sdb *db = NULL;
   message[0] = '\0';
   int code = sdb_open(NAME, &o, &db);
-  char what[200];
+  char what[512];
   snprintf(what, sizeof what, "%s, state %d, read only %d, code %d (%s)", r->what, state, read_only, code, message);
   if (r->prepare == data_lost && read_only) ck_assert_msg(code == SDB_NOT_FOUND, "%s", what);
   else ck_assert_msg(code == r->code, "%s", what);

@@ -237,9 +237,9 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   int code = stream ? write_through_writer(w, path, path_len, data, size, &options, true, &commit)
                     : sdb_put(w->db, path, path_len, data, size, &options, &commit);
   free(data);
+  if (code == SDB_FULL && may_be_full(w)) return true; /* room is asked for before conditions are */
   if (conflict && (code == SDB_CONFLICT || dead(w))) return code == SDB_CONFLICT || stop_or_fail(w, "put", code);
   if (conflict) return fail(w, "put with a condition that does not hold: code %d", code);
-  if (code == SDB_FULL && may_be_full(w)) return true;
   if (code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 1) return true; /* names and metadata fill a page */
   if (code != SDB_OK) {
     if (dead(w)) model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, NULL);

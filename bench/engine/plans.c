@@ -87,8 +87,7 @@ static void report_variants(struct plan *plan, const contest *c, unsigned figure
   }
 }
 
-/* --- Documents of 100 B ---------------------------------------------------------------------------------------------------------
- */
+/* --- Documents of 100 B ------------------------------------------------------------------------------------------------------- */
 
 static void ten_times_as_many(struct plan *plan, const contest *small) {
   contest load = contest_of("load", "many", plan->documents * 10, 100, 1, STORES("sdb"));
@@ -160,8 +159,7 @@ static void small_documents(struct plan *plan) {
   if (WANTS_ANY(plan, "E11", "E15")) ten_times_as_many(plan, &get);
 }
 
-/* --- Documents of 1 KB ----------------------------------------------------------------------------------------------------------
- */
+/* --- Documents of 1 KB -------------------------------------------------------------------------------------------------------- */
 
 /* What the process held at its peak, without what it held before it opened the store. */
 static void memory_row(struct plan *plan, const contest *load) {
@@ -350,8 +348,7 @@ static void variants_kb(struct plan *plan) {
   report_variants(plan, &put, 0, UNIT_TIME, "E4");
 }
 
-/* --- Large documents ------------------------------------------------------------------------------------------------------------
- */
+/* --- Large documents ---------------------------------------------------------------------------------------------------------- */
 
 static void large_gets(struct plan *plan, const char *tag, const char *work, size_t size, uint64_t documents, uint64_t count) {
   contest load = contest_of("load", tag, documents, size, 1, STORES("sdb", "sdb-quick", "LMDB"));
@@ -403,8 +400,7 @@ static void streams(struct plan *plan) {
   plan_clean(plan, "stream");
 }
 
-/* --- Recovery, churn ------------------------------------------------------------------------------------------------------------
- */
+/* --- Recovery, churn ---------------------------------------------------------------------------------------------------------- */
 
 static void recovery(struct plan *plan) {
   series rates = {0};

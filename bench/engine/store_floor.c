@@ -2,7 +2,9 @@
 /* store_floor.c - not a store: the least that the work could cost.
  *
  *   put           one write and one fdatasync into a file whose blocks are all allocated and written, as a preallocated log has
- * them write_large   the bytes into a new file, then fdatasync read_large    memcpy from memory, piece by piece
+ *                 them
+ *   write_large   the bytes into a new file, then fdatasync
+ *   read_large    memcpy from memory, piece by piece
  */
 #include <fcntl.h>
 #include <stdlib.h>

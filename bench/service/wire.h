@@ -36,8 +36,7 @@ void wire_release(wire_reply *reply, zmq_msg_t *body);
 /* Sends one header, and a body of `size` bytes copied from `body`, through any socket of ours. */
 void frames_send(void *socket, const uint8_t *header, size_t header_size, const void *body, size_t size);
 
-/* --- Works ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- Works -------------------------------------------------------------------------------------------------------------------- */
 
 /* `flight` requests are under way at any time, until `count` are answered. Return seconds; with `each`, also those of every one. */
 double wire_gets(wire *w, rng *r, uint64_t documents, size_t size, uint64_t count, unsigned flight);
@@ -47,8 +46,7 @@ double wire_inserts(wire *w, uint64_t first, size_t size, uint64_t count, unsign
 double wire_stream_out(wire *w, size_t size);
 double wire_stream_in(wire *w, size_t size);
 
-/* --- The echo program -----------------------------------------------------------------------------------------------------------
- */
+/* --- The echo program --------------------------------------------------------------------------------------------------------- */
 
 /* Answers gets and inserts with the same frames, packing and checksums as the service, and streams with bodies of the chunk's size;
  * stores nothing. Runs until its endpoint's process is ended. Tells the endpoint on stdout as the service does. */

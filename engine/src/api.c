@@ -49,8 +49,7 @@ void sdb_options_init(sdb_options *o) {
 
 void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = sizeof *o, .expect = SDB_ANY}; }
 
-/* --- Opening
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Opening ------------------------------------------------------------------------------------------------------------------ */
 
 static const char *options_wrong(const sdb_options *o) {
   geometry g;
@@ -333,8 +332,7 @@ int sdb_close(sdb *db) {
   return rc;
 }
 
-/* --- Documents
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* --- Documents ---------------------------------------------------------------------------------------------------------------- */
 
 int sdb_wait(sdb *db, uint64_t sequence) {
   int rc = handle_check(db);
@@ -452,8 +450,7 @@ int read_attributes(sdb *db, const sdb_snapshot *at, const void *path, size_t pa
   return reading_end(db, in, rc);
 }
 
-/* --- Identity
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* --- Identity ----------------------------------------------------------------------------------------------------------------- */
 
 int sdb_id_of(sdb *db, const void *path, size_t path_len, uint8_t id[16]) {
   sdb_info info;
@@ -520,8 +517,7 @@ int sdb_paths_of(sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count)
   return read_paths_of(db, NULL, id, paths, count);
 }
 
-/* --- Encryption
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* --- Encryption --------------------------------------------------------------------------------------------------------------- */
 
 int sdb_change_key(sdb *db, const uint8_t *key) {
   int rc = handle_check(db);
@@ -540,8 +536,7 @@ int sdb_key_export(sdb *db, uint8_t *recovery_key) {
   return env_fail(&db->e, SDB_INVALID, "the database is not encrypted");
 }
 
-/* --- Care
- * ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- Care --------------------------------------------------------------------------------------------------------------------- */
 
 int sdb_flush(sdb *db) {
   int rc = handle_check(db);

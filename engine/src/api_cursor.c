@@ -53,8 +53,7 @@ struct sdb_cursor {
   uint8_t text[BATCH_BYTES];
 };
 
-/* --- Bytes forwards and backwards -----------------------------------------------------------------------------------------------
- */
+/* --- Bytes forwards and backwards --------------------------------------------------------------------------------------------- */
 
 static void copy(const sdb_cursor *c, uint8_t *to, const void *bytes, size_t len) {
   if (c->order == SDB_ORDER_SUFFIX) bytes_reverse(to, bytes, len);
@@ -74,8 +73,7 @@ static bool ends(const tree_cursor *t, const struct bytes *tail) {
   return t->key_len >= tail->len && memcmp(t->key + t->key_len - tail->len, tail->at, tail->len) == 0;
 }
 
-/* --- Opening --------------------------------------------------------------------------------------------------------------------
- */
+/* --- Opening ------------------------------------------------------------------------------------------------------------------ */
 
 void sdb_cursor_options_init(sdb_cursor_options *o) { *o = (sdb_cursor_options){.size = sizeof *o}; }
 
@@ -197,8 +195,7 @@ void sdb_cursor_close(sdb_cursor *c) {
   mem_free(&c->db->e, c);
 }
 
-/* --- Walking --------------------------------------------------------------------------------------------------------------------
- */
+/* --- Walking ------------------------------------------------------------------------------------------------------------------ */
 
 static void keep_attributes(sdb_cursor *c, struct item *it, const record *r) {
   uint8_t *to = c->text + it->offset + it->len;

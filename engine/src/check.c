@@ -59,8 +59,7 @@ static void reach(struct check *c, uint32_t physical, const char *what, uint64_t
   else set(c->reached, physical);
 }
 
-/* --- Pages
- * ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- Pages -------------------------------------------------------------------------------------------------------------------- */
 
 static int visit_page(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
   struct check *c = user;
@@ -103,8 +102,7 @@ static int visit_orphan(void *user, uint32_t number, uint8_t kind, uint32_t plac
   return SDB_OK;
 }
 
-/* --- Documents
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* --- Documents ---------------------------------------------------------------------------------------------------------------- */
 
 static int check_extent(struct check *c, const record *r) {
   extent_reader *x;
@@ -253,8 +251,7 @@ static int check_fresh(struct check *c) {
   return rc;
 }
 
-/* --- Bitmap and sums
- * -------------------------------------------------------------------------------------------------------------------- */
+/* --- Bitmap and sums ---------------------------------------------------------------------------------------------------------- */
 
 static int check_bitmap(struct check *c) {
   uint32_t total = pager_pages_total(c->db->pager);
@@ -296,8 +293,7 @@ static void check_sums(struct check *c) {
   c->report->bytes = c->content_bytes;
 }
 
-/* --- All of it
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* --- All of it ---------------------------------------------------------------------------------------------------------------- */
 
 static int check_all(struct check *c) {
   sdb *db = c->db;

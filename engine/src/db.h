@@ -217,8 +217,7 @@ void info_fill(sdb_info *info, const record *r, const table_entry *entry);
  * damaged page it always is. */
 bool content_is_checked(sdb *db, const record *r);
 
-/* --- document_content.c: small contents ------------------------------------------------------------------------------------------
- */
+/* --- document_content.c: small contents --------------------------------------------------------------------------------------- */
 
 enum { CONTENT_NEAR = 2048 };
 /* A content as it would stand in a record. */
@@ -236,8 +235,7 @@ void content_drop(sdb *db, struct content *c);
 /* The content of a record that is not large into `buf` (r->size bytes); with `check` its digest is compared. */
 int content_unpack(sdb *db, const record *r, bool check, void *buf);
 
-/* --- Reads -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- Reads -------------------------------------------------------------------------------------------------------------------- */
 
 /* A state kept readable. Never changes once it is open, so any number of threads may use it. */
 struct sdb_snapshot {
@@ -261,8 +259,7 @@ SDB_MUST_USE int trusted(sdb *db, unsigned slot, int rc);
  * contains. 0: out of memory, which is said. */
 uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence);
 
-/* --- api.c, api_stream.c, api_cursor.c: every read there is, of now (at NULL) or of a snapshot
- * ----------------------------------- */
+/* --- api.c, api_stream.c, api_cursor.c: every read there is, of now (at NULL) or of a snapshot -------------------------------- */
 
 int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, void *buf, size_t cap,
              size_t *size, sdb_info *info);
@@ -277,9 +274,7 @@ int read_paths_of(sdb *db, const sdb_snapshot *at, const uint8_t id[16], sdb_pat
 int reader_open(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_reader **reader);
 int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sdb_cursor **cursor);
 
-/* --- names.c: the paths of documents
- * -----------------------------------------------------------------------------------------------
- */
+/* --- names.c: the paths of documents ------------------------------------------------------------------------------------------ */
 
 /* The writer's, inside pager_enter/leave. Both trees change, or none. A name that is added must not exist (look it up first), and
  * `document` is the one that it leads to. Each counts in the roots. Within the same stay in the pager every sequence of them can be
@@ -414,8 +409,7 @@ void note_unlogged(sdb *db);
 void lead_begin(sdb *db);
 void lead_end(sdb *db);
 
-/* --- work.c: background
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- work.c: background ------------------------------------------------------------------------------------------------------- */
 
 /* One piece of background work of about `budget` pages. */
 int work_step(sdb *db, unsigned budget, bool *more);
@@ -442,8 +436,7 @@ void work_ring(sdb *db); /* wakes the thread, where there is one */
 void work_start(sdb *db);
 void work_stop(sdb *db);
 
-/* --- api_async.c ----------------------------------------------------------------------------------------------------------------
- */
+/* --- api_async.c -------------------------------------------------------------------------------------------------------------- */
 
 void async_init(sdb *db);
 /* For databases whose requests no thread serves: serves some, takes what that cost off *budget, says whether some are left. */
@@ -453,14 +446,12 @@ unsigned async_requests(sdb *db);
 void async_stop(sdb *db);
 void async_destroy(sdb *db);
 
-/* --- check_names.c
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- check_names.c ------------------------------------------------------------------------------------------------------------ */
 
 /* For check: proves that the suffix tree agrees with the path tree; its pages and problems go to `outer`. Under the lock. */
 int check_names(sdb *db, const tree_visitor *outer);
 
-/* --- suffix.c
- * --------------------------------------------------------------------------------------------------------------------- */
+/* --- suffix.c ----------------------------------------------------------------------------------------------------------------- */
 
 /* How long until there is something to build or to drop; all ones: never. Writer's lock held. */
 uint64_t suffix_delay_us(const sdb *db);

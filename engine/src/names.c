@@ -199,8 +199,7 @@ int names_get(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *do
   return rc;
 }
 
-/* --- Who may search by suffix ---------------------------------------------------------------------------------------------------
- */
+/* --- Who may search by suffix ------------------------------------------------------------------------------------------------- */
 
 void names_publish_suffix(sdb *db, uint64_t since) {
   bool complete = db->roots.suffix_tree && db->roots.suffix_built == SUFFIX_COMPLETE;

@@ -16,7 +16,8 @@
  * What keeps a superseded frame, or a freed run of physical pages, from being used again:
  *   pins       snapshots: a list of versions under a lock (pager_pin). The checkpoint is one of them.
  *   epochs     readers inside pager_enter/leave: a slot a thread with the global epoch it saw. (Fraser, "Practical lock-freedom",
- * 2004.) slots      a run freed by version w stays until a checkpoint of version >= w has both header slots synced (I3).
+ *              2004.)
+ *   slots      a run freed by version w stays until a checkpoint of version >= w has both header slots synced (I3).
  *
  * Locks: `lock`, the writer's, is held for short pieces of work without any sync; commits hold it while they judge and apply.
  */
@@ -180,11 +181,12 @@ bool pager_starved(const pager *p);
 bool pager_refused(const pager *p);
 
 /* A checkpoint, in steps; one at a time.
- *   begin   under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its
- * version, which the caller must publish (once the log is synced) before the first step. `trim`: the file is cut behind its last
- * used page; else only when half of it is free. step    without the lock: writes at most `budget` units; *done after the last page,
- * chunk and directory is written and synced. commit  without the lock: writes slot A, syncs, slot B, syncs. end     under the lock:
- * the new state counts (ok) or is forgotten; freed space becomes usable. */
+ *   begin    under the lock, at a moment between commits: fixes the state (`roots`, the open version is closed). Returns its
+ *            version, which the caller must publish (once the log is synced) before the first step. `trim`: the file is cut behind
+ *            its last used page; else only when half of it is free.
+ *   step     without the lock: writes at most `budget` units; *done after the last page, chunk and directory is written and synced.
+ *   commit   without the lock: writes slot A, syncs, slot B, syncs.
+ *   end      under the lock: the new state counts (ok) or is forgotten; freed space becomes usable. */
 uint64_t pager_checkpoint_begin(pager *p, const roots *r, bool trim);
 int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
 int pager_checkpoint_commit(pager *p, const log_place *place, bool clean);

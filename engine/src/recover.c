@@ -57,8 +57,7 @@ static int for_ops(struct replay *rp, const log_record *r,
   return SDB_OK;
 }
 
-/* --- Pass 1
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Pass 1 ------------------------------------------------------------------------------------------------------------------- */
 
 bool op_names_parse(const uint8_t *body, uint32_t len, record *named) {
   size_t at = OP_NAMES_HEAD;
@@ -96,8 +95,7 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
 
 static int verify_record(void *user, const log_record *r) { return for_ops(user, r, verify_op); }
 
-/* --- Pass 2
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* --- Pass 2 ------------------------------------------------------------------------------------------------------------------- */
 
 /* The state before, as a commit found it. */
 static int fetch(sdb *db, struct change *c) {
@@ -263,8 +261,7 @@ static int apply_log(struct replay *rp, const log_place *from, const log_scan_re
   return rc;
 }
 
-/* --- All of it
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* --- All of it ---------------------------------------------------------------------------------------------------------------- */
 
 /* A checkpoint that needs nothing behind it: from here on every byte that counts was made durable by this process. The first write
  * begins a fresh segment with a fresh salt; what stands before is kept for readers of changes, as behind any checkpoint. */

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* repair.c - a new database from what verifies of a damaged one.
  *
- *   1 open      The damaged file opens, if it still does, for reading. A document whose table entry and records verify is copied
- * from there, and one whose table entry says "free" does not exist. When all is answered so, nothing else is done 2 scan      Else
- * every page, large content and log record that verifies by itself leaves a trace (repair_scan.c) 3 judge     When the file does
- * not open, the newest copies of table pages are found by their unit headers; the documents that a table page stands for follow
- * from the records it points at. A trace it points at is alive; a document that it does not have is dead, unless the trace is newer
- * than the page. A deletion in the log is final: ids are never used twice 4 choose    Of a document number the document made last;
- * of a document the highest version that verifies, and what stands directly below it, as many as it kept. Of two documents at one
- * path the one that the table vouches for, then the newer one 5 build     (repair_build.c) a whole new database; what nobody
- * vouches for is saved and called "possibly deleted"
+ *   1 open     The damaged file opens, if it still does, for reading. A document whose table entry and records verify is copied
+ *              from there, and one whose table entry says "free" does not exist. When all is answered so, nothing else is done.
+ *   2 scan     Else every page, large content and log record that verifies by itself leaves a trace (repair_scan.c).
+ *   3 judge    When the file does not open, the newest copies of table pages are found by their unit headers; the documents that a
+ *              table page stands for follow from the records it points at. A trace it points at is alive; a document that it does
+ *              not have is dead, unless the trace is newer than the page. A deletion in the log is final: ids are never used twice.
+ *   4 choose   Of a document number the document made last; of a document the highest version that verifies, and what stands
+ *              directly below it, as many as it kept. Of two documents at one path the one that the table vouches for, then the
+ *              newer one.
+ *   5 build    (repair_build.c) a whole new database; what nobody vouches for is saved and called "possibly deleted".
  */
 #include "repair.h"
 

@@ -2,9 +2,10 @@
 /* repair_scan.c - everything in a damaged file and its log that verifies, wherever it stands and whatever says so.
  *
  *   1 large contents   heads of extents, by their unit header. One whose every chunk and digest verify owns its pages: what stands
- * in them is a document's bytes and is never taken for pages, whatever it looks like 2 pages            heap pages record by
- * record, each by its own checksum. Where a page does not verify, or records do not follow one another, every 8th byte may begin
- * one: those are "loose" 3 log              every record that verifies under the salt of its segment, also behind gaps
+ *                      in them is a document's bytes and is never taken for pages, whatever it looks like
+ *   2 pages            heap pages record by record, each by its own checksum. Where a page does not verify, or records do not
+ *                      follow one another, every 8th byte may begin one: those are "loose"
+ *   3 log              every record that verifies under the salt of its segment, also behind gaps
  */
 #include <stdio.h>
 

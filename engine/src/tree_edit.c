@@ -17,8 +17,7 @@ void tp_format(uint8_t *page, uint32_t level, uint32_t leftmost) {
   page_set_fill(page, TP_BODY);
 }
 
-/* --- Moving bytes ---------------------------------------------------------------------------------------------------------------
- */
+/* --- Moving bytes ------------------------------------------------------------------------------------------------------------- */
 
 /* Puts `len` bytes in the place of `cut` bytes at `at`, which stand in `group`. The caller has seen that there is room. */
 static void splice(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t cut, const uint8_t *bytes,
@@ -118,8 +117,7 @@ static uint32_t write_front(uint8_t *at, const uint8_t *page, const struct tp_en
   return n + value_len;
 }
 
-/* --- One entry ------------------------------------------------------------------------------------------------------------------
- */
+/* --- One entry ---------------------------------------------------------------------------------------------------------------- */
 
 int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const uint8_t *key, uint32_t len, uint64_t value,
               uint32_t *need) {
@@ -245,8 +243,7 @@ void tp_shift(uint8_t *page, uint32_t size) {
   if (!rc) put32(page + TP_LEFTMOST, (uint32_t)iter.value);
 }
 
-/* --- Joining groups -------------------------------------------------------------------------------------------------------------
- */
+/* --- Joining groups ----------------------------------------------------------------------------------------------------------- */
 
 static uint32_t count_group(const struct tp *tp, uint32_t group) {
   struct tp_entry entry;
@@ -307,8 +304,7 @@ void tp_join_all(uint8_t *page, uint32_t size) {
   while (get16(page + TP_GROUPS) > 1 && join_group(page, size, 0)) continue;
 }
 
-/* --- Two pages ------------------------------------------------------------------------------------------------------------------
- */
+/* --- Two pages ---------------------------------------------------------------------------------------------------------------- */
 
 /* The best place to cut that was seen so far. Cutting before an element: `left` bytes stay, `extra` more are needed on the right
  * because its first key must stand whole there. */

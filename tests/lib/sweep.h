@@ -16,9 +16,8 @@
 
 #include "workload.h"
 
-#define SWEEP_FILLERS                                                                                                              \
-  40u /* documents /p/0 to /p/39 of 300 bytes and their number; besides "twice", of two versions, and "large"                      \
-       */
+/* Documents /p/0 to /p/39, of 300 bytes and their number; besides "twice", of two versions, and "large". */
+#define SWEEP_FILLERS 40u
 #define SWEEP_LARGE 69000u
 
 typedef struct fixture {

@@ -128,16 +128,12 @@ typedef struct sdb_repair_report {
  * has it, or as its pages are found by themselves) or the log says about a document number decides; where both are lost for a
  * number, what was found is saved and told as SDB_REPAIR_DOUBTFUL. Of two documents at one path the one that is vouched for, then
  * the newer one, has it.
-
  *
  * `item` is called for each document saved and each loss; may be NULL. Of `options` storage, cache, keys and the settings of a new
  * database are used; page_size is that of the original. An encrypted original needs its key (recovery_key, else encryption_key),
- and a
- * header slot or a log segment that still has it wrapped; the new database is encrypted under encryption_key. SDB_EXISTS,
- SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE (nothing in it
- * verifies), SDB_UNSUPPORTED, SDB_WRONG_KEY, SDB_MISMATCH (a log stands beside the destination), SDB_INVALID, SDB_FULL, SDB_IO,
- SDB_DENIED,
- * SDB_NO_MEMORY. */
+ * and a header slot or a log segment that still has it wrapped; the new database is encrypted under encryption_key.
+ * SDB_EXISTS, SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE (nothing in it verifies), SDB_UNSUPPORTED, SDB_WRONG_KEY,
+ * SDB_MISMATCH (a log stands beside the destination), SDB_INVALID, SDB_FULL, SDB_IO, SDB_DENIED, SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_repair(const char *damaged, const char *destination, const sdb_options *options,
                                     void (*item)(void *user, const sdb_repair_item *item), void *user, sdb_repair_report *report);
 

@@ -52,8 +52,8 @@ int page_read(struct pager *pager, uint64_t view, uint32_t number, const uint8_t
  * for memory, is not looked at. */
 int page_read_kind(struct pager *pager, uint64_t view, uint32_t number, enum page_kind kind, const uint8_t **page);
 /* After SDB_CORRUPT from one of these: the bytes as they stand in the file, whatever the page's checksum says, for who can judge
- * parts of them by checksums of their own. Good as long as those of page_read. SDB_CORRUPT when they are encrypted: then only the
- * whole page can be told from what somebody made of it. */
+ * parts of them by checksums of their own. Good as long as those of page_read. SDB_CORRUPT when they are another page's, and when
+ * they are encrypted: then only the whole page can be told from what somebody made of it. */
 int page_read_damaged(struct pager *pager, uint64_t view, uint32_t number, const uint8_t **page);
 int page_write(struct pager *pager, uint32_t number, uint8_t **page);
 /* A new page of that kind, zero behind its header. */

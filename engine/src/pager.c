@@ -504,17 +504,25 @@ static int page_find(pager *p, uint64_t view, uint32_t number, uint32_t *place, 
 
 int page_read_damaged(pager *p, uint64_t view, uint32_t number, const uint8_t **page) {
   uint32_t place;
+  const uint8_t *bytes;
   if (p->cipher) return SDB_CORRUPT;
   int rc = page_find(p, view, number, &place, page);
   if (rc != SDB_OK || *page) return rc;
-  *page = space_window(p, place, 0);
-  if (*page) return SDB_OK;
-  struct frame *carrier = frame_new(p, number, PAGE_FREE, true); /* no part of the cache: good for this stay only */
-  if (!carrier) return SDB_NO_MEMORY;
-  rc = p->e->storage->read(p->file, page_offset(&p->g, place), carrier->data, p->g.page_size);
-  *page = carrier->data;
-  frame_retire(p, carrier);
-  return rc == SDB_OK ? SDB_OK : env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
+  bytes = space_window(p, place, 0);
+  if (!bytes) {
+    struct frame *carrier = frame_new(p, number, PAGE_FREE, true); /* no part of the cache: good for this stay only */
+    if (!carrier) return SDB_NO_MEMORY;
+    rc = p->e->storage->read(p->file, page_offset(&p->g, place), carrier->data, p->g.page_size);
+    bytes = carrier->data;
+    frame_retire(p, carrier);
+    if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read physical page %u of the data file", place);
+  }
+  /* Whole, so it is another page, which the device put here: a record in it may be as it was before a crash, and yet have the id
+   * and version that somebody looks for. */
+  if (unit_valid(bytes, p->g.page_size, get32(bytes + 8)))
+    return env_fail(p->e, SDB_CORRUPT, "another page than %u stands at physical page %u", number, place);
+  *page = bytes;
+  return SDB_OK;
 }
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */

@@ -54,6 +54,7 @@ static void put_document(workload *w, uint64_t i, uint64_t seed) {
 static void set_options(workload *w) {
   w->options.page_size = PAGE;
   w->options.versions_to_keep = 2;
+  w->options.quick_mode = false; /* which trusts contents */
   w->options.wal_segment_size = 65536;
   w->options.checkpoint_wal_bytes = 8 << 20;
   w->options.change_log_bytes = 0;

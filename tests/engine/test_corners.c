@@ -205,7 +205,7 @@ START_TEST(a_torn_group_before_a_whole_one_is_no_damage) {
   sdb_put_options_init(&o);
   o.durability = SDB_NONE;
   for (int i = 0; i < 80; i++) { /* segments are written when they are full, and not synced */
-    char path[16];
+    char path[32];
     snprintf(path, sizeof path, "/unsynced/%03d", i);
     ck_assert_int_eq(sdb_put(db, path, strlen(path), content, 1900, &o, NULL), SDB_OK);
   }

@@ -45,37 +45,62 @@ static int frames_write(pager *p, struct frame *const *frames, uint32_t count, u
 }
 
 /* Cuts a run where a unit of the file ends, so that the next one begins there and whole units are written in one piece: then the
- * system can keep a unit as one huge page and map it as such, and reading at random costs a third less (docs/engine.md). */
-static void stay_in_unit(pager *p, run *r) {
+ * system can keep a unit as one huge page and map it as such, and reading at random costs a third less (docs/engine.md). True: it
+ * was cut. */
+static bool stay_in_unit(pager *p, run *r) {
   uint32_t unit = STAGE_BYTES / p->g.page_size, room = unit - r->start % unit;
-  if (r->count <= room) return;
+  if (r->count <= room) return false;
   space_unreserve(p, (run){r->start + room, r->count - room});
   r->count = room;
+  return true;
 }
 
-/* Gives places to the chosen frames. Those that found none return to `back`. */
+/* Gives places to the chosen frames: few long runs where there are such, many short ones where free space is scattered. Those that
+ * found none return to `back`. */
 static int batch_place(pager *p, struct batch *b, struct frame_list *back) {
-  b->r = (run){0, 0};
-  int rc = space_alloc(p, b->count, 1, &b->r);
-  if (rc == SDB_OK) stay_in_unit(p, &b->r);
+  uint32_t placed = 0;
+  bool cut = false;
+  int rc = SDB_OK;
+  b->run_count = b->written = 0;
+  while (placed < b->count && b->run_count < PLACE_RUNS && !cut) {
+    run *r = &b->runs[b->run_count];
+    rc = space_alloc(p, b->count - placed, 1, r);
+    if (rc != SDB_OK) break;
+    cut = stay_in_unit(p, r);
+    placed += r->count;
+    b->run_count++;
+  }
   for (uint32_t i = 0; i < b->count; i++) {
     struct frame *f = b->frames[i];
-    f->dirty = i >= b->r.count;
-    f->writing = i < b->r.count;
-    if (i >= b->r.count) dirty_push(back, f);
+    f->dirty = i >= placed;
+    f->writing = i < placed;
+    if (i >= placed) dirty_push(back, f);
     else p->dirty_count--;
+  }
+  return placed ? SDB_OK : rc;
+}
+
+static int batch_write(pager *p, struct batch *b) {
+  struct frame **frames = b->frames;
+  int rc = SDB_OK;
+  while (b->written < b->run_count) {
+    run r = b->runs[b->written];
+    rc = frames_write(p, frames, r.count, r.start);
+    if (rc != SDB_OK) break;
+    frames += r.count;
+    b->written++;
   }
   return rc;
 }
 
-/* They stand in the file; or, when writing has failed, they return to `back`. */
-static void batch_settle(pager *p, struct batch *b, int written, struct frame_list *back) {
+/* A run stands in the file; or, when writing has failed, its frames return to `back`. */
+static void run_settle(pager *p, struct frame **frames, run r, bool written, struct frame_list *back) {
   uint64_t oldest = unpinned_oldest(p);
-  for (uint32_t i = 0; i < b->r.count; i++) {
-    struct frame *f = b->frames[i];
+  for (uint32_t i = 0; i < r.count; i++) {
+    struct frame *f = frames[i];
     f->writing = false;
-    if (written == SDB_OK) {
-      f->place = b->r.start + i;
+    if (written) {
+      f->place = r.start + i;
       if (!f->newer) frame_settle(p, f, oldest);
     } else {
       f->dirty = true;
@@ -83,7 +108,12 @@ static void batch_settle(pager *p, struct batch *b, int written, struct frame_li
       dirty_push(back, f);
     }
   }
-  if (written != SDB_OK) space_unreserve(p, b->r);
+  if (!written) space_unreserve(p, r);
+}
+
+static void batch_settle(pager *p, struct batch *b, struct frame_list *back) {
+  struct frame **frames = b->frames;
+  for (uint32_t i = 0; i < b->run_count; frames += b->runs[i++].count) run_settle(p, frames, b->runs[i], i < b->written, back);
 }
 
 /* The lock is held on entry and exit, not while it is written. */
@@ -91,9 +121,9 @@ static int batch_bring(pager *p, struct batch *b, struct frame_list *back) {
   int rc = batch_place(p, b, back);
   if (rc != SDB_OK) return rc;
   pager_unlock(p);
-  rc = frames_write(p, b->frames, b->r.count, b->r.start);
+  rc = batch_write(p, b);
   pager_lock(p);
-  batch_settle(p, b, rc, back);
+  batch_settle(p, b, back);
   return rc;
 }
 
@@ -109,7 +139,7 @@ int pager_ahead_choose(pager *p, unsigned budget, bool *some) {
   if (budget < limit) limit = budget;
   b->count = 0;
   frames_reclaim(p);
-  if (p->settling.first || p->held.first) frames_settle_all(p);
+  frames_settle_all(p);
   uint64_t published = pager_published(p);
   int passes = !pager_spill_due(p) ? 0 : pager_mostly_dirty(p) ? 2 : 1;
   for (int pass = 0; pass < passes && b->count < limit; pass++) { /* full heap pages never change again; then the oldest */
@@ -126,9 +156,9 @@ int pager_ahead_choose(pager *p, unsigned budget, bool *some) {
   return rc;
 }
 
-int pager_ahead_write(pager *p) { return frames_write(p, p->ahead.frames, p->ahead.r.count, p->ahead.r.start); }
+int pager_ahead_write(pager *p) { return batch_write(p, &p->ahead); }
 
-void pager_ahead_settle(pager *p, int written) { batch_settle(p, &p->ahead, written, &p->dirty); }
+void pager_ahead_settle(pager *p) { batch_settle(p, &p->ahead, &p->dirty); }
 
 int pager_spill(pager *p, unsigned budget, bool *more) {
   bool some;
@@ -138,7 +168,7 @@ int pager_spill(pager *p, unsigned budget, bool *more) {
     pager_unlock(p);
     rc = pager_ahead_write(p);
     pager_lock(p);
-    pager_ahead_settle(p, rc);
+    pager_ahead_settle(p);
   }
   *more = rc == SDB_OK && some && pager_spill_due(p);
   pager_unlock(p);

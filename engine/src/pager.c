@@ -248,7 +248,12 @@ void frame_settle(pager *p, struct frame *f, uint64_t oldest) {
     frame_shed(p, f);
     return;
   }
-  if ((f->version > oldest && f->kind != PAGE_HEAP) || (freed && f->version > p->checkpoint_version)) {
+  if (freed && f->version > p->checkpoint_version) {
+    f->settling = true;
+    list_push(&p->buried, f);
+    return;
+  }
+  if (f->version > oldest && f->kind != PAGE_HEAP) {
     f->settling = true;
     list_push(&p->settling, f);
     return;
@@ -286,8 +291,11 @@ static void settle_list(pager *p, struct frame_list *l, uint64_t oldest) {
 }
 
 void frames_settle_all(pager *p) {
+  if (!p->settling.first && !p->held.first && !p->buried.first) return;
   uint64_t oldest = unpinned_oldest(p), pinned = pinned_first(p);
   settle_list(p, &p->settling, oldest);
+  if (p->buried_for != p->checkpoint_version) settle_list(p, &p->buried, oldest);
+  p->buried_for = p->checkpoint_version;
   if (p->held_for != pinned) settle_list(p, &p->held, oldest);
   p->held_for = pinned;
   if (!p->mapped) cache_bound(p);
@@ -528,6 +536,7 @@ int page_read_damaged(pager *p, uint64_t view, uint32_t number, const uint8_t **
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
 
 static void frame_supersede(pager *p, struct frame *old, struct frame *f) {
+  assert(old->kind != PAGE_FREE); /* so it is not buried */
   if (old->settling) list_remove(&p->settling, old);
   if (old->held) list_remove(&p->held, old);
   old->settling = old->held = false;

@@ -167,7 +167,7 @@ int pager_spill(pager *p, unsigned budget, bool *more);
  * lock; under the lock again they count as written, or not. */
 int pager_ahead_choose(pager *p, unsigned budget, bool *some);
 int pager_ahead_write(pager *p);
-void pager_ahead_settle(pager *p, int written);
+void pager_ahead_settle(pager *p);
 /* True when there is something to write ahead, and so much that commits have to help. Under the lock. */
 bool pager_spill_due(const pager *p);
 bool pager_crowded(const pager *p);

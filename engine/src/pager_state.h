@@ -12,7 +12,8 @@ enum {
   PACE_BYTES = 1 << 20,  /* of writes, before they are sent to the device */
   SPARE_BUFFERS = 256,
   CACHE_USES = 3,
-  HIT_COUNTERS = 16
+  HIT_COUNTERS = 16,
+  PLACE_RUNS = 64
 };
 
 /* One version of one logical page. */
@@ -81,7 +82,9 @@ struct run_queue {
 struct batch {
   struct frame *frames[STAGE_BYTES / 4096];
   uint32_t count;
-  run r; /* where the first of them go */
+  run runs[PLACE_RUNS]; /* where the first of them go, one run after the other */
+  uint32_t run_count;
+  uint32_t written; /* so many of the runs stand in the file */
 };
 
 /* Changes of used pages and live bytes that belong to commits behind a running checkpoint. */
@@ -171,6 +174,8 @@ struct pager {
   struct frame_list dirty;    /* heap pages, then the others, oldest first: the order in which they are written ahead */
   struct frame_list graves;   /* freed pages: nothing to write, so they fill neither cache nor reserve */
   struct frame_list settling; /* written, or freed pages, that older views may still look behind */
+  struct frame_list buried;   /* freed pages whose words stay until a checkpoint is complete */
+  uint64_t buried_for;        /* checkpoint_version when that list was looked at */
   struct frame_list held;     /* clean, and only younger than a pin or the checkpoint: a word would not say since when the page is
                                  as it is */
   uint64_t held_for;          /* the oldest pin when that list was looked at; 0: look again */

@@ -187,7 +187,7 @@ static int beside_take(struct beside *b, bool wait, bool *busy) {
   if (written) b->state = BESIDE_IDLE;
   mutex_unlock(&b->lock);
   if (!written) return SDB_OK;
-  pager_ahead_settle(b->db->pager, b->written);
+  pager_ahead_settle(b->db->pager);
   return b->written;
 }
 

@@ -71,11 +71,35 @@ static void start(log *l, struct segment *s, uint64_t position) {
   l->started = true;
 }
 
-void log_past(log *l, uint64_t end, uint32_t chain, uint64_t sequence) {
+/* Records are read back from where the log ends, along the predecessors. A segment that is not on that way was let go by a process
+ * whose removals a crash has undone in part. */
+static bool leads_to(const log *l, const struct segment *from, const struct segment *to) {
+  while (from && from != to) from = segment_live(l, from->previous);
+  return from != NULL;
+}
+
+static const struct segment *past_segment(const log *l, const log_place *end) {
+  const struct segment *last = NULL;
+  for (size_t i = 0; i < l->count; i++) {
+    const struct segment *s = l->segments[i];
+    bool named = end->segment ? s->number == end->segment && s->salt == end->salt
+                              : s->base < end->position && end->position - s->base <= l->segment_size;
+    if (s->state == SEGMENT_LIVE && named) last = s;
+  }
+  return last;
+}
+
+void log_past(log *l, const log_place *end, uint64_t sequence) {
   mutex_lock(&l->queue);
-  for (size_t i = 0; i < l->count; i++) /* set up, never used; or by a process whose sync failed */
-    if (l->segments[i]->base >= end) l->segments[i]->state = SEGMENT_SPARE;
-  l->chain = l->past_chain = chain;
+  const struct segment *last = past_segment(l, end);
+  for (size_t i = 0; i < l->count; i++) {
+    struct segment *s = l->segments[i];
+    bool unused = s->base >= end->position; /* set up, never used; or by a process whose sync failed */
+    if (unused || (s->state == SEGMENT_LIVE && !leads_to(l, last, s))) s->state = SEGMENT_SPARE;
+  }
+  l->past_segment = last ? last->number : 0;
+  l->past_salt = last ? last->salt : 0;
+  l->chain = l->past_chain = end->chain;
   l->past_sequence = sequence;
   mutex_unlock(&l->queue);
 }
@@ -262,7 +286,8 @@ uint64_t log_tail(const log *l) { return l->tail; }
 
 log_place log_end(const log *l) {
   const struct segment *s = l->current;
-  return (log_place){.position = l->tail, .chain = l->chain, .segment = s ? s->number : 0, .salt = s ? s->salt : 0};
+  return (log_place){
+      .position = l->tail, .chain = l->chain, .segment = s ? s->number : l->past_segment, .salt = s ? s->salt : l->past_salt};
 }
 
 size_t log_backlog(log *l) { return atomic_load_explicit(&l->sealed_bytes, memory_order_relaxed); }

@@ -68,9 +68,9 @@ int log_scan(log *l, const log_place *from, log_visit *visit, void *user, log_sc
 /* Visits the records that a scan from the same place has found, and no others. SDB_IO: the device gives other bytes than it did. */
 int log_scan_again(log *l, const log_place *from, const log_scan_result *first, log_visit *visit, void *user);
 
-/* What earlier sessions left ends at `end` with a record of that checksum (0: there is none); commits of this one get numbers above
+/* What earlier sessions left ends at `end`, whose segment is looked for when it is not named; commits of this one get numbers above
  * `sequence`. Called once, before anything else but scans. */
-void log_past(log *l, uint64_t end, uint32_t chain, uint64_t sequence);
+void log_past(log *l, const log_place *end, uint64_t sequence);
 /* The first write after a clean close or a recovery: begins a fresh segment behind all that exist and behind `position`, up to
  * which a checkpoint contains everything. What a process before left in its last segment is not gone on with: whether its header
  * was ever synced is not known (I7). */

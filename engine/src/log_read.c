@@ -42,12 +42,6 @@ uint64_t log_reader_position(const log_reader *r) { return r->sequence; }
 
 /* --- Segments: `queue` is held ------------------------------------------------------------------------------------------------ */
 
-static struct segment *live(const log *l, uint64_t number) {
-  for (size_t i = 0; i < l->count; i++)
-    if (l->segments[i]->state == SEGMENT_LIVE && l->segments[i]->number == number) return l->segments[i];
-  return NULL;
-}
-
 static struct segment *newest(const log *l) {
   struct segment *top = NULL;
   for (size_t i = 0; i < l->count; i++)
@@ -56,7 +50,7 @@ static struct segment *newest(const log *l) {
 }
 
 static struct segment *same(const log *l, const struct place *p) {
-  struct segment *s = live(l, p->number);
+  struct segment *s = segment_live(l, p->number);
   return s && s->salt == p->salt ? s : NULL;
 }
 
@@ -146,7 +140,7 @@ static int next_segment(log_reader *r) {
   mutex_lock(&r->l->queue);
   struct segment *s = newest(r->l);
   bool here = r->in.number == 0 || same(r->l, &r->in);
-  for (; s && s->number > r->in.number; s = live(r->l, s->previous)) {
+  for (; s && s->number > r->in.number; s = segment_live(r->l, s->previous)) {
     if (s->previous != r->in.number) continue;
     p = place_of(s);
     break;
@@ -254,7 +248,7 @@ static int find_segment(log_reader *r, uint64_t position, struct place *found, s
       return SDB_OK;
     }
     mutex_lock(&r->l->queue);
-    s = p.previous ? live(r->l, p.previous) : NULL;
+    s = p.previous ? segment_live(r->l, p.previous) : NULL;
   }
   mutex_unlock(&r->l->queue);
   return SDB_OK;

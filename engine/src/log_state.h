@@ -65,8 +65,10 @@ struct log {
   uint64_t stated;     /* highest "known to be synced" that a record carries */
   atomic_bool started; /* read by background work before it takes a lock */
   uint64_t covered;    /* a checkpoint that is whole contains everything before this position */
-  /* What earlier sessions left: the last record's checksum, and where the numbers of this session begin. */
+  /* What earlier sessions left: the last record's checksum, the use of a segment that it stands in (0: it is not kept), and where
+   * the numbers of this session begin. */
   uint32_t past_chain;
+  uint64_t past_segment, past_salt;
   uint64_t past_sequence;
   _Atomic uint64_t session_base; /* of the first segment of this session; UINT64_MAX: none yet */
   bool sized;                    /* by a segment that exists */
@@ -82,6 +84,8 @@ struct log {
 int segment_file_name(const log *l, uint32_t index, char *buf, size_t len);
 /* Live, of that use, and reaching to the place; NULL: none. */
 struct segment *segment_of(const log *l, const log_place *place);
+/* The live one of that number; NULL: none. `queue` is held. */
+struct segment *segment_live(const log *l, uint64_t number);
 /* Recycles or creates; header synced. One at a time, and not by who holds log_own: that takes long. */
 int segment_new(log *l, uint64_t number, uint64_t previous, uint64_t base, struct segment **out);
 int segments_find(log *l);

@@ -286,7 +286,7 @@ int recover(sdb *db) {
   db->expiry_now_ms = h.written_ms;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
-  if (h.clean) log_past(db->log, h.log.position, h.log.chain, h.roots.sequence);
+  if (h.clean) log_past(db->log, &h.log, h.roots.sequence);
   if (h.clean)
     return pager_settle(db->pager); /* the mark is taken off, synced, before the first record is written (commit_ready) */
   int rc = log_scan(db->log, &h.log, verify_record, &rp, &result);
@@ -314,6 +314,7 @@ int recover(sdb *db) {
   db->recovered = rp.applied;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
-  log_past(db->log, result.end, result.chain, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));
+  log_place end = {.position = result.end, .chain = result.chain};
+  log_past(db->log, &end, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));
   return db->read_only ? SDB_OK : recover_seal(db);
 }

@@ -18,6 +18,12 @@ uint32_t segment_seed(uint64_t salt, uint64_t position) {
   return crc32c(0, bytes, sizeof bytes);
 }
 
+struct segment *segment_live(const log *l, uint64_t number) {
+  for (size_t i = 0; i < l->count; i++)
+    if (l->segments[i]->state == SEGMENT_LIVE && l->segments[i]->number == number) return l->segments[i];
+  return NULL;
+}
+
 struct segment *segment_of(const log *l, const log_place *place) {
   for (size_t i = 0; i < l->count; i++) {
     struct segment *s = l->segments[i];

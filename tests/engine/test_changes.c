@@ -417,6 +417,54 @@ START_TEST(nothing_is_kept_where_nothing_shall_be) {
 }
 END_TEST
 
+/* The segment in which the log ends; and how many there are. */
+static unsigned newest_segment(world *w, char name[32]) {
+  uint64_t most = 0, number = 0;
+  unsigned count = 0;
+  for (unsigned i = 0; i < 32; i++) {
+    char other[32];
+    uint8_t head[48];
+    snprintf(other, sizeof other, NAME ".log.%04u", i);
+    if (!sim_peek(w->device, other, 0, head, sizeof head) || memcmp(head, "SDBLOG", 6) != 0) continue;
+    for (unsigned k = 0; k < 8; k++) number = number << 8 | head[47 - k];
+    count++;
+    if (number > most) snprintf(name, 32, "%s", other), most = number;
+  }
+  return count;
+}
+
+/* Several files were given up, and a crash brought some back: the older without the newer is no history to go on with, and a feed
+ * from there is trimmed, not damaged. Closed: by a close, or by the recovery from a crash. */
+START_TEST(a_segment_whose_followers_are_gone_is_none) {
+  world w;
+  char name[32];
+  world_init(&w, 1, SEGMENT * 5);
+  for (unsigned i = 0; i < 300; i++) commit(&w, true);
+  if (_i) {
+    sim_die_at(w.device, 1);
+    sdb_close(w.db);
+    sim_crash(w.device, SIM_DROP_ALL, 1);
+    sim_die_at(w.device, 0);
+    open_db(&w);
+  }
+  close_db(&w);
+  ck_assert_uint_gt(newest_segment(&w, name), 2);
+  const sdb_storage *st = sim_storage(w.device);
+  ck_assert_int_eq(st->remove(st->ctx, name), SDB_OK);
+  open_db(&w);
+  for (unsigned written = 0; written < 2; written++) {
+    sdb_position oldest, newest;
+    ck_assert_int_eq(sdb_changes_range(w.db, &oldest, &newest), SDB_OK);
+    ck_assert_uint_ge(oldest.sequence, w.list[299].sequence);
+    for (unsigned i = 0; i < 300; i += 7) expect_from(&w, w.list[i].sequence, "");
+    expect_from(&w, oldest.sequence, "");
+    ck_assert_uint_eq(w.trims, 43 * (written + 1));
+    if (!written) commit(&w, true);
+  }
+  world_clear(&w);
+}
+END_TEST
+
 /* --- Damage ------------------------------------------------------------------------------------------------------------------- */
 
 /* Flips a bit somewhere in the log behind the database's back. A feed shows a true beginning of the list; then it ends rightly, or
@@ -528,6 +576,7 @@ int main(void) {
   tcase_add_test(tests, shows_every_synced_commit_once);
   tcase_add_test(tests, goes_on_behind_a_crash);
   tcase_add_test(tests, nothing_is_kept_where_nothing_shall_be);
+  tcase_add_loop_test(tests, a_segment_whose_followers_are_gone_is_none, 0, 2);
   tcase_add_test(tests, damage_is_told);
   tcase_add_test(tests, every_read_and_allocation_may_fail);
   tcase_add_test(tests, arguments_are_checked_and_nothing_to_wait_for_is_told);

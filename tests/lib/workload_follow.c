@@ -13,11 +13,14 @@ static bool broken(workload *w, const char *what, uint64_t sequence) {
 
 /* A call that failed: the death of the device explains it. */
 static bool failed(workload *w, const char *call, int code) {
+  char message[256] = "";
   if (w->device != NULL && sim_dead(w->device)) {
     w->stopped = true;
     return true;
   }
-  return broken(w, call, (uint64_t)(uint32_t)-code);
+  sdb_message(w->db, message, sizeof message);
+  snprintf(w->why, sizeof w->why, "changes behind %" PRIu64 ": %s: code %d [%s]", w->seen.sequence, call, code, message);
+  return false;
 }
 
 /* Commits of the model between where it was left and `bound` that are not among those shown, which are in order. */

@@ -498,7 +498,7 @@ static int read_head(extent_reader *x, const record *r) {
   return rc;
 }
 
-int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **out) {
+static int reader_new(env *e, pager *p, const record *r, bool check, extent_reader **out) {
   run_list l;
   int rc = list_of(e, p, r, &l);
   if (rc != SDB_OK) return rc;
@@ -512,12 +512,28 @@ int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **o
   x->expected = UINT32_MAX; /* the first chunk alone is no sequence */
   x->size = r->size;
   x->check = check;
+  *out = x;
+  return SDB_OK;
+}
+
+int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **out) {
+  extent_reader *x;
   bool changed = r->flags & RECORD_SNAPPY || e->cipher;
+  int rc = reader_new(e, p, r, check, &x);
+  if (rc != SDB_OK) return rc;
   if (changed && !(x->stored = mem_alloc(e, SDB_CHUNK + overhead(e))))
     rc = env_fail(e, SDB_NO_MEMORY, "out of memory for reading a large document");
   if (rc == SDB_OK) rc = read_head(x, r);
   if (rc == SDB_OK) *out = x;
   else extent_close(x);
+  return rc;
+}
+
+int extent_open_headless(env *e, pager *p, const record *r, extent_reader **out) {
+  if (r->flags & RECORD_SNAPPY || e->cipher) return SDB_CORRUPT;
+  int rc = reader_new(e, p, r, false, out);
+  for (uint32_t i = 0; rc == SDB_OK && i < (*out)->chunks; i++)
+    (*out)->table[i] = (struct chunk){.offset = (*out)->list.head_len + (uint64_t)i * SDB_CHUNK, .len = chunk_size(*out, i)};
   return rc;
 }
 

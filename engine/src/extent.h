@@ -39,6 +39,9 @@ int extent_read(env *e, pager *p, const record *r, void *buf, bool check);
 /* An open content: runs and chunk table, for reading parts. `check` false: chunks are not compared with their checksums. */
 typedef struct extent_reader extent_reader;
 int extent_open(env *e, pager *p, const record *r, bool check, extent_reader **x);
+/* The same of a content whose head is damaged, where it is stored as it is: its chunks are compared with nothing, so their digest
+ * must be. SDB_CORRUPT: compressed or encrypted, nothing can be read without the head. */
+int extent_open_headless(env *e, pager *p, const record *r, extent_reader **x);
 /* Chunk `index` into `buf` (SDB_CHUNK bytes of room); *len: its bytes. */
 int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len);
 uint32_t extent_chunks(const extent_reader *x);

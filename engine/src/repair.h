@@ -112,6 +112,8 @@ int page_load(repair *rp, uint32_t physical, uint8_t *page);
 int log_identity(repair *rp, header *h);
 /* Part of a log record's payload, decrypted; good until the next call that loads something. */
 int log_load(repair *rp, struct log_spot at, size_t len, const uint8_t **bytes);
+/* A large content, also with a damaged head where it can be read without: compare its digest. */
+int content_open(env *e, pager *p, const record *r, extent_reader **x);
 /* Does the content of a record verify? `e` and `p` are those of the file that it stands in. */
 int content_good(repair *rp, env *e, pager *p, const record *r);
 

@@ -74,7 +74,7 @@ static int put_record(repair *rp, record *r, bool first) {
 static int copy_chunks(repair *rp, env *e, pager *p, const record *r, extent_writer *w) {
   extent_reader *x;
   uint32_t digest = 0;
-  int rc = extent_open(e, p, r, true, &x);
+  int rc = content_open(e, p, r, &x);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; rc == SDB_OK && i < extent_chunks(x); i++) {
     size_t len;

@@ -69,10 +69,15 @@ static int head_load(repair *rp, uint32_t page, record *r) {
   return r->version && r->size && l.runs[0].start == page && run_list_parse(&l, r) == SDB_OK ? SDB_OK : SDB_CORRUPT;
 }
 
+int content_open(env *e, pager *p, const record *r, extent_reader **x) {
+  int rc = extent_open(e, p, r, true, x);
+  return rc == SDB_CORRUPT ? extent_open_headless(e, p, r, x) : rc;
+}
+
 static int large_good(repair *rp, env *e, pager *p, const record *r) {
   extent_reader *x;
   uint32_t digest = 0;
-  int rc = extent_open(e, p, r, true, &x);
+  int rc = content_open(e, p, r, &x);
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; rc == SDB_OK && i < extent_chunks(x); i++) {
     size_t len;

@@ -360,11 +360,12 @@ int read_get(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len,
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db, at);
   rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
-  if (rc == SDB_OK && size) *size = r.size;
+  size_t found = rc == SDB_OK ? r.size : 0;
   if (rc == SDB_OK && (r.size > cap || (!buf && r.size))) rc = SDB_SMALL_BUFFER;
   if (rc == SDB_OK) rc = content_read(db, &r, buf);
   if (rc == SDB_OK && info) info_fill(&filled, &r, &entry);
   rc = reading_end(db, in, rc);
+  if (size && (rc == SDB_OK || rc == SDB_SMALL_BUFFER)) *size = found;
   if (rc == SDB_OK && info) *info = filled;
   atomic_fetch_add_explicit(&db->n.gets, 1, memory_order_relaxed);
   return rc;

@@ -229,7 +229,7 @@ int sdb_batch_commit(sdb_batch *b, const sdb_put_options *o, sdb_batch_result *r
   if (rc == SDB_OK) rc = attempt(b, &q);
   if (failed) *failed = q.failed;
   for (size_t i = 0; rc == SDB_OK && i < b->count; i++) {
-    if (i < cap) results[i] = (sdb_batch_result){.code = q.ops[i].code, .commit = q.ops[i].result};
+    if (results && i < cap) results[i] = (sdb_batch_result){.code = q.ops[i].code, .commit = q.ops[i].result};
     count_one(b->db, &q.ops[i]);
   }
   sdb_batch_abort(b);

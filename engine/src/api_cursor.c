@@ -255,6 +255,11 @@ static void fetch(sdb_cursor *c) {
   unsigned most = c->left < c->batch ? (unsigned)c->left : c->batch;
   c->next = c->count = 0;
   c->used = 0;
+  if (c->place != c->passed.at) { /* stands in the text */
+    memcpy(c->passed.at, c->place, c->place_len);
+    c->passed.len = (uint16_t)c->place_len;
+    c->place = c->passed.at;
+  }
   unsigned slot = pager_enter(c->db->pager);
   for (unsigned i = 0; i < STAY && rc == SDB_OK && c->count < most && c->used + ITEM_BYTES <= BATCH_BYTES && !budget_used(c); i++)
     rc = fetch_one(c);

@@ -60,6 +60,7 @@ const sdb_info *sdb_reader_info(const sdb_reader *r) { return &r->info; }
 int sdb_reader_read(sdb_reader *r, void *buf, size_t len, size_t *got) {
   uint8_t *to = buf;
   size_t done = 0;
+  uint64_t from = r->offset;
   int rc = handle_check(r->db);
   if (rc != SDB_OK) return rc;
   while (done < len && r->offset < r->info.size) {
@@ -74,7 +75,10 @@ int sdb_reader_read(sdb_reader *r, void *buf, size_t len, size_t *got) {
       rc = extent_chunk(r->extent, index, r->chunk, &r->chunk_len);
       if (rc == SDB_OK) r->chunk_index = index;
     }
-    if (rc != SDB_OK) return rc;
+    if (rc != SDB_OK) {
+      r->offset = from; /* who asks again, or seeks, has missed nothing */
+      return rc;
+    }
     if (!direct) {
       n = r->chunk_len - inside < len - done ? r->chunk_len - inside : len - done;
       memcpy(to + done, r->chunk + inside, n);

@@ -270,7 +270,7 @@ static int check_bitmap(struct check *c) {
     c->report->free_pages += state == STATE_FREE;
     if (bit(c->reached, i) && state != STATE_USED) tell(c, "physical page %u is reached but not marked used", i);
     if (!bit(c->reached, i) && state == STATE_USED && !c->replayed)
-      tell(c, "physical page %u is marked used but reached from nowhere", i);
+      tell(c, "physical page %u is marked used but reached from nowhere: of a record that was damaged; repair gives it back", i);
   }
   c->report->pages = total;
   return SDB_OK;

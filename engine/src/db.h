@@ -63,12 +63,14 @@ struct scrub {
 
 /* Making damaged trees again; see rebuild.c. Under the writer's lock. */
 struct rebuild {
-  bool given_up;     /* names are lost with their records: only a repair can tell which */
-  uint64_t after_us; /* not before: something failed */
-  bool unreadable;   /* something that may have names could not be read */
-  bool ready;        /* the fresh tree is complete: the next checkpoint switches */
-  bool switching;    /* the checkpoint that runs does */
-  bool walking;      /* the old path tree is gone through, from `key` on */
+  bool given_up;            /* names are lost with their records: only a repair can tell which */
+  uint64_t after_us;        /* not before: something failed */
+  bool unreadable;          /* something that may have names could not be read */
+  bool untimed;             /* ... that may have the time of a document */
+  uint64_t expiry_after_us; /* not before: there was */
+  bool ready;               /* the fresh tree is complete: the next checkpoint switches */
+  bool switching;           /* the checkpoint that runs does */
+  bool walking;             /* the old path tree is gone through, from `key` on */
   enum { SWEEP_BEGIN, SWEEP_MARK, SWEEP_SPARE, SWEEP_FREE } sweep;
   unsigned tree; /* which one is gone through */
   uint32_t cursor;

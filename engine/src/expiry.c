@@ -83,7 +83,7 @@ static int gather(sdb *db, uint64_t now_ms, uint8_t ids[DELETES][16], unsigned *
       note_unlogged(db);
       tree_cursor_pause(&cursor);
     }
-    if (rc != SDB_OK && rc != SDB_CORRUPT && rc != SDB_NOT_FOUND) return rc;
+    if (rc != SDB_OK && rc != SDB_CORRUPT && rc != SDB_NOT_FOUND && rc != SDB_IO) return rc;
   }
   *more = true;
   return SDB_OK;
@@ -110,7 +110,10 @@ int expiry_step(sdb *db, bool *more) {
   int rc = SDB_OK;
   if (!paused(db, now_ms, mono_us(db))) {
     unsigned slot = pager_enter(db->pager);
-    rc = trusted(db, slot, gather(db, now_ms, ids, &count, &some));
+    rc = gather(db, now_ms, ids, &count, &some);
+    int seen = trusted(db, slot, SDB_OK);
+    if (seen != SDB_OK) atomic_store(&db->expiry_damaged, true); /* entries may have been taken for leftovers */
+    if (seen != SDB_OK) rc = seen;
     pager_leave(db->pager, slot);
   }
   db->expiry_more = some;

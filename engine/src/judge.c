@@ -78,6 +78,17 @@ static int stray(sdb *db, struct change *c) {
   return SDB_OK;
 }
 
+/* The current record is damaged, and the number may be another document's by now: the version before says whose it is. */
+static int judge_predecessor(sdb *db, struct change *c) {
+  record r;
+  int rc = c->entry.previous ? document_version(db, VIEW_HEAD, c->document, &c->entry, c->entry.version - 1, &r) : SDB_CORRUPT;
+  if (rc == SDB_CORRUPT)
+    return env_fail(&db->e, rc,
+                    "the document with that number is damaged, and it is not known whether it has that id; use its path");
+  if (rc == SDB_OK && memcmp(c->id, r.id, 16) != 0) c->document = 0;
+  return rc;
+}
+
 static int read_current(sdb *db, struct change *c, uint64_t now_ms) {
   int rc = table_get(db->table, VIEW_HEAD, c->document, &c->entry);
   if (rc == SDB_NOT_FOUND && c->id) {
@@ -87,6 +98,7 @@ static int read_current(sdb *db, struct change *c, uint64_t now_ms) {
   if (rc == SDB_NOT_FOUND) return stray(db, c);
   if (rc != SDB_OK) return rc;
   rc = document_version(db, VIEW_HEAD, c->document, &c->entry, SDB_CURRENT, &c->old);
+  if (rc == SDB_CORRUPT && c->id) return judge_predecessor(db, c);
   if (rc == SDB_CORRUPT) return SDB_OK; /* a new version heals a damaged one: number and predecessor still count */
   if (rc != SDB_OK) return rc;
   c->has_old = true;
@@ -196,8 +208,6 @@ static int name_the_names(sdb *db, struct change *c) {
     c->named = (record){.path = c->path, .path_len = (uint16_t)c->path_len};
     return SDB_OK;
   }
-  if (!c->entry.previous)
-    return env_fail(&db->e, SDB_CORRUPT, "the document is damaged and its names are not known; delete it by path");
   return document_version(db, VIEW_HEAD, c->document, &c->entry, c->entry.version - 1, &c->named);
 }
 

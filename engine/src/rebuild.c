@@ -39,6 +39,11 @@ static bool path_due(const sdb *db) { return path_running(db) && !db->rebuild.re
 /* While the path tree is damaged nobody knows which pages it has. */
 static bool sweep_due(const sdb *db) { return db->roots.sweep && !atomic_load(&db->path_damaged); }
 
+static bool expiry_due(const sdb *db) {
+  if (!db->roots.expiry_built && !atomic_load(&db->expiry_damaged)) return false;
+  return db->rebuild.expiry_after_us == 0 || now_us(db) >= db->rebuild.expiry_after_us;
+}
+
 static bool suffix_due(const sdb *db) { return db->roots.suffix_tree && atomic_load(&db->suffix_damaged); }
 
 bool rebuild_running(const sdb *db) {
@@ -46,11 +51,11 @@ bool rebuild_running(const sdb *db) {
 }
 
 uint64_t rebuild_delay_us(const sdb *db) {
-  bool due = path_due(db) || db->roots.expiry_built || atomic_load(&db->expiry_damaged) || suffix_due(db) || sweep_due(db);
-  if (db->read_only || !due) return UINT64_MAX;
-  if (db->rebuild.after_us == 0) return 0;
-  uint64_t now = now_us(db);
-  return now < db->rebuild.after_us ? db->rebuild.after_us - now : 0;
+  bool expiry = db->roots.expiry_built || atomic_load(&db->expiry_damaged);
+  bool due = path_due(db) || expiry_due(db) || suffix_due(db) || sweep_due(db);
+  if (db->read_only || (!due && !expiry)) return UINT64_MAX;
+  uint64_t after = due ? db->rebuild.after_us : db->rebuild.expiry_after_us, now = after ? now_us(db) : 0;
+  return now < after ? after - now : 0;
 }
 
 /* --- Path tree ---------------------------------------------------------------------------------------------------------------- */
@@ -214,7 +219,8 @@ static int expiry_document(sdb *db, uint64_t document) {
   int rc = table_get(db->table, VIEW_HEAD, document, &entry);
   if (rc == SDB_OK && !entry.expires) return SDB_OK;
   if (rc == SDB_OK) rc = document_version(db, VIEW_HEAD, document, &entry, SDB_CURRENT, &r);
-  if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT) return SDB_OK; /* nobody knows its time; it is damaged and not collected */
+  db->rebuild.untimed |= rc == SDB_IO;
+  if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT || rc == SDB_IO) return SDB_OK; /* nobody knows its time, and it is not collected */
   if (rc == SDB_OK) rc = pager_admit(db->pager, 0, 8, false);
   return rc == SDB_OK && r.flags & RECORD_EXPIRES ? expiry_note(db, r.expires_ms, document) : rc;
 }
@@ -228,8 +234,12 @@ static int expiry_turn(sdb *db) {
     if (rc == SDB_OK) rt->expiry_built++;
   }
   if (rc == SDB_CORRUPT) return rebuild_expiry(db);
-  if (rc == SDB_OK && rt->expiry_built >= rt->doc_limit) rt->expiry_built = 0;
-  return rc;
+  if (rc != SDB_OK || rt->expiry_built < rt->doc_limit) return rc;
+  bool again = db->rebuild.untimed; /* the device may give next time what it did not this time */
+  rt->expiry_built = again;
+  db->rebuild.untimed = false;
+  db->rebuild.expiry_after_us = again ? now_us(db) + AGAIN_US : 0;
+  return SDB_OK;
 }
 
 /* --- Sweep -------------------------------------------------------------------------------------------------------------------- */
@@ -311,17 +321,32 @@ static int sweep_turn(sdb *db) {
 
 /* --- Turns -------------------------------------------------------------------------------------------------------------------- */
 
+/* A mapped page failed during the turn. What it read may have been zeros, so nothing follows from what it did not find: whatever
+ * is being gone through is gone through from its beginning. */
+static void doubt(sdb *db, const roots *before) {
+  roots *rt = &db->roots;
+  db->rebuild.given_up = false;
+  db->rebuild.sweep = SWEEP_BEGIN;
+  if (before->expiry_built) rt->expiry_built = 1;
+  if (!rt->fresh_tree || db->rebuild.ready) return; /* complete: it has as many names as there are */
+  rt->fresh_built = 1;
+  db->rebuild.walking = false;
+}
+
 static int turn(sdb *db, unsigned slot) {
+  const roots before = db->roots;
   int rc = commit_ready(db);
   db->rebuild.after_us = 0;
   if (rc == SDB_OK && atomic_exchange(&db->suffix_damaged, false) && db->roots.suffix_tree) names_give_up_suffix(db);
   if (rc == SDB_OK) {
-    if (db->roots.expiry_built || atomic_load(&db->expiry_damaged)) rc = expiry_turn(db);
+    if (expiry_due(db)) rc = expiry_turn(db);
     else if (path_due(db)) rc = path_turn(db);
     else if (sweep_due(db)) rc = sweep_turn(db);
   }
   note_unlogged(db);
-  rc = trusted(db, slot, rc);
+  int seen = trusted(db, slot, SDB_OK);
+  if (seen != SDB_OK) doubt(db, &before);
+  if (seen != SDB_OK) rc = seen;
   if (rc != SDB_OK) db->rebuild.after_us = now_us(db) + (rc == SDB_CORRUPT ? AGAIN_US : RETRY_US);
   return rc == SDB_CORRUPT ? SDB_OK : rc; /* told, and given up */
 }

@@ -612,14 +612,28 @@ static int read_with_hole(sdb_file *file, uint64_t offset, void *buf, size_t len
   return sim_storage(device)->read(file, offset, buf, len);
 }
 
-/* Sectors that the device does not give any more are damage as well, once the scrub has met them. */
-START_TEST(an_unreadable_page_is_mended) {
+/* Where the current record of a document stands, as a page of the file. */
+static uint32_t page_of_record(const uint8_t id[16], uint32_t *offset) {
+  table_entry entry;
+  unsigned slot = pager_enter(db->pager);
+  ck_assert_int_eq(table_get(db->table, VIEW_HEAD, id_document(id), &entry), SDB_OK);
+  pager_leave(db->pager, slot);
+  *offset = place_offset(entry.current);
+  return page_numbered(place_page(entry.current)).place;
+}
+
+static void use_hole(void) {
   static sdb_storage holed;
   set_up();
   holed = *sim_storage(device);
   holed.read = read_with_hole;
   options.storage = &holed;
   unreadable = 0;
+}
+
+/* Sectors that the device does not give any more are damage as well, once the scrub has met them. */
+START_TEST(an_unreadable_page_is_mended) {
+  use_hole();
   fill_long(LONG);
   damage_tree(db->roots.path_tree, (enum which)_i);
   close_it();
@@ -641,6 +655,110 @@ START_TEST(an_unreadable_page_is_mended) {
   ck_assert_uint_eq(stats().quarantined, 0);
   unreadable = 0;
   must_be_whole();
+  tear_down();
+}
+END_TEST
+
+/* One page whose documents may expire cannot be read: the path tree is made again all the same, and what expires is known once the
+ * page can be read. */
+START_TEST(an_unreadable_page_holds_up_no_rebuilding) {
+  unsigned failed = 0;
+  char path[256];
+  uint8_t id[16];
+  uint32_t offset;
+  use_hole();
+  fill_long(LONG);
+  uint64_t now = options.storage->now_ms(options.storage->ctx);
+  for (unsigned i = 0; i < LONG; i++) put_expiring(i, now + 1000000 + i);
+  ck_assert_int_eq(sdb_id_of(db, path, long_path(100, path), id), SDB_OK);
+  damage_tree(db->roots.expiry_tree, ROOT);
+  damage_tree(db->roots.path_tree, SOME_LEAF);
+  uint32_t place = page_of_record(id, &offset);
+  close_it();
+  unreadable = (uint64_t)PAGE * place + offset;
+  open_it();
+  for (unsigned i = 0; i < LONG; i++) failed += look_long(i, "x") == SDB_CORRUPT;
+  ck_assert_uint_gt(failed, 0);
+  failed = 0;
+  sim_advance(device, 2000);
+  work_all();
+  sim_advance(device, 2000);
+  work_all();
+  for (unsigned i = 0; i < LONG; i++) failed += look_long(i, "x") != SDB_OK;
+  ck_assert_msg(failed > 0 && failed < 40, "%u", failed); /* those of the page */
+  failed = 0;
+  unreadable = 0;
+  sim_advance(device, 61000);
+  work_all();
+  sim_advance(device, 61000);
+  work_all();
+  for (unsigned i = 0; i < LONG; i++) failed += look_long(i, "x") != SDB_OK;
+  ck_assert_uint_eq(failed, 0);
+  ck_assert(!stats().rebuilding);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  must_be_whole();
+  tear_down();
+}
+END_TEST
+
+/* A read that fails half way has not moved the reader: asked again it leaves nothing out. */
+START_TEST(a_reader_goes_on_where_it_failed) {
+  static uint8_t data[4 * SDB_CHUNK], found[4 * SDB_CHUNK];
+  uint8_t head[SDB_CHUNK];
+  sdb_reader *reader;
+  size_t got = 0;
+  use_hole();
+  options.use_mmap = false;
+  open_it();
+  model_content(7, 0, data, sizeof data);
+  ck_assert_int_eq(sdb_put(db, "/large", 6, data, sizeof data, NULL, NULL), SDB_OK);
+  close_it();
+  uint64_t size, at = 0;
+  ck_assert(sim_size(device, NAME, &size));
+  for (uint64_t offset = 0; offset + SDB_CHUNK <= size && !at; offset += 64) {
+    ck_assert(sim_peek(device, NAME, offset, head, 64));
+    if (memcmp(head, data + 2 * SDB_CHUNK, 64) == 0) at = offset;
+  }
+  ck_assert_uint_ne(at, 0);
+  open_it();
+  ck_assert_int_eq(sdb_reader_open(db, "/large", 6, SDB_CURRENT, &reader), SDB_OK);
+  unreadable = at + 100;
+  ck_assert_int_eq(sdb_reader_read(reader, found, sizeof found, &got), SDB_IO);
+  unreadable = 0;
+  ck_assert_int_eq(sdb_reader_read(reader, found, sizeof found, &got), SDB_OK);
+  ck_assert_uint_eq(got, sizeof found);
+  ck_assert_mem_eq(found, data, sizeof data);
+  sdb_reader_close(reader);
+  tear_down();
+}
+END_TEST
+
+/* Document numbers are used again. Where the record that says whose it is now is damaged, an id of before must not delete it. */
+START_TEST(an_old_id_does_not_delete_a_damaged_document) {
+  sdb_commit first;
+  uint8_t id[16], found[8];
+  uint32_t offset;
+  size_t size = 77;
+  set_up();
+  open_it();
+  ck_assert_int_eq(sdb_put(db, "/old", 4, "old", 3, NULL, &first), SDB_OK);
+  ck_assert_int_eq(sdb_delete(db, "/old", 4, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_put(db, "/new", 4, "one", 3, NULL, NULL), SDB_OK);
+  if (_i == 1) ck_assert_int_eq(sdb_put(db, "/new", 4, "two", 3, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_id_of(db, "/new", 4, id), SDB_OK);
+  ck_assert_uint_eq(id_document(id), id_document(first.info.id));
+  close_it();
+  open_it();
+  uint32_t place = page_of_record(id, &offset);
+  close_it();
+  flip(place, offset + 20);
+  open_it();
+  ck_assert_int_eq(sdb_get(db, "/new", 4, SDB_CURRENT, found, sizeof found, &size, NULL), SDB_CORRUPT);
+  ck_assert_uint_eq(size, 77);
+  ck_assert_int_eq(sdb_delete_id(db, first.info.id, NULL, NULL), _i == 1 ? SDB_NOT_FOUND : SDB_CORRUPT);
+  ck_assert_int_eq(sdb_get(db, "/new", 4, SDB_CURRENT, found, sizeof found, &size, NULL), SDB_CORRUPT);
+  ck_assert_int_eq(sdb_get(db, "/new", 4, 1, found, sizeof found, &size, NULL), _i == 1 ? SDB_OK : SDB_CORRUPT);
+  ck_assert_int_eq(sdb_delete_id(db, id, NULL, NULL), _i == 1 ? SDB_OK : SDB_CORRUPT);
   tear_down();
 }
 END_TEST
@@ -814,6 +932,9 @@ int main(void) {
   tcase_add_loop_test(trees, a_damaged_suffix_tree_is_made_again, SOME_LEAF, ROOT + 1);
   tcase_add_loop_test(trees, a_damaged_expiry_tree_is_made_again, 0, 4);
   tcase_add_loop_test(trees, an_unreadable_page_is_mended, SOME_LEAF, LAST_LEAF + 1);
+  tcase_add_test(trees, an_unreadable_page_holds_up_no_rebuilding);
+  tcase_add_test(trees, a_reader_goes_on_where_it_failed);
+  tcase_add_loop_test(trees, an_old_id_does_not_delete_a_damaged_document, 0, 2);
   tcase_add_test(trees, a_name_that_is_lost_in_both_places_is_never_denied);
   tcase_add_loop_test(trees, rebuilding_beside_commits_and_crashes, 0, 60);
   suite_add_tcase(suite, trees);

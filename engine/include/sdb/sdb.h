@@ -265,7 +265,7 @@ SDB_API SDB_MUST_USE int sdb_put(sdb *db, const void *path, size_t path_len, con
 /* Deletes the document with all its names and versions. SDB_NOT_FOUND when there is none, and then nothing was written; the answer
  * waits until what it rests on is durable. Uses durability, defer and expect of the options. `commit` tells the last version. */
 SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *options, sdb_commit *commit);
-/* The same by the document's id. */
+/* The same by the document's id. SDB_CORRUPT when its record is damaged and none tells whose it is: delete it by path then. */
 SDB_API SDB_MUST_USE int sdb_delete_id(sdb *db, const uint8_t id[16], const sdb_put_options *options, sdb_commit *commit);
 
 /* Makes version `version` of the document its current one again, by putting a copy of its content, content type and metadata as a

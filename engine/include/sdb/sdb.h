@@ -173,7 +173,8 @@ SDB_API void sdb_options_init(sdb_options *options);
  * SDB_NOT_FOUND, SDB_LOCKED, SDB_LINKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_MISMATCH, SDB_INVALID, SDB_DENIED, SDB_FULL,
  * SDB_IO, SDB_NO_MEMORY. SDB_WRONG_KEY: the database is encrypted and this is not its key, or there is none, or there is one and
  * the database is not encrypted; nothing was written then. A log with damage in the middle opens read-only: see
- * sdb_stats.log_damaged.
+ * sdb_stats.log_damaged. SDB_CORRUPT: after an unclean end, what the log has cannot be applied, because a page that it changes is
+ * damaged; sdb_repair() (sdb/care.h) saves what file and log have.
  */
 SDB_API SDB_MUST_USE int sdb_open(const char *name, const sdb_options *options, sdb **db);
 

@@ -356,7 +356,7 @@ void frames_reclaim(pager *p) {
   uint64_t bound = unpinned_oldest(p);
   mutex_lock(&p->pin_lock);
   uint64_t from = p->reclaim_from;
-  p->reclaim_from = bound;
+  p->reclaim_from = bound < p->open_version ? bound : p->open_version - 1; /* published while open, it supersedes further ones */
   if (bound == from) f = NULL; /* what there is belongs to versions that are not published */
   for (; f && f->superseded > from; f = before) {
     before = f->old_prev;

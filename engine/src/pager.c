@@ -741,6 +741,21 @@ int pager_sync_owed(pager *p) {
   return atomic_load(&p->sync_owed) && atomic_exchange(&p->sync_owed, false) ? pager_sync(p) : SDB_OK;
 }
 
+static int device_failed(pager *p) {
+  atomic_store(&p->e->sync_failed, true);
+  return env_fail(p->e, SDB_SYNC_FAILED,
+                  "writing the data file failed in the background; nothing more is written until the database is opened again");
+}
+
+/* Under sync_lock: what it is told of a failed write no sync will be told any more. */
+static int pace_wait(pager *p, struct span s) {
+  mutex_lock(&p->sync_lock);
+  int rc = p->e->storage->write_back(p->file, s.from, s.to - s.from, true);
+  if (rc != SDB_OK) rc = device_failed(p);
+  mutex_unlock(&p->sync_lock);
+  return rc;
+}
+
 /* One span is written by the device while the next is filled, whoever fills it: the end of the span before is waited for. */
 int pager_pace(pager *p, uint64_t offset, size_t len) {
   const sdb_storage *st = p->e->storage;
@@ -759,12 +774,8 @@ int pager_pace(pager *p, uint64_t offset, size_t len) {
   mutex_unlock(&p->pace_lock);
   if (!now.bytes) return SDB_OK;
   if (!st->write_back) return pager_sync(p);
-  int rc = st->write_back(p->file, now.from, now.to - now.from, false);
-  if (rc == SDB_OK && before.bytes) rc = st->write_back(p->file, before.from, before.to - before.from, true);
-  if (rc == SDB_OK) return SDB_OK;
-  atomic_store(&p->e->sync_failed, true);
-  return env_fail(p->e, SDB_SYNC_FAILED,
-                  "writing the data file failed in the background; nothing more is written until the database is opened again");
+  if (st->write_back(p->file, now.from, now.to - now.from, false) != SDB_OK) return device_failed(p);
+  return before.bytes ? pace_wait(p, before) : SDB_OK;
 }
 
 const uint8_t *pager_run_bytes(pager *p, run r, uint64_t offset) { return space_window(p, r.start, offset); }

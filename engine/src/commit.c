@@ -326,18 +326,25 @@ static int judge_all(sdb *db, struct commit *q, uint64_t now_ms) {
   return SDB_OK;
 }
 
+static bool is_growing(const struct change *c) { return c->op == OP_PUT || c->op == OP_BIND; }
+
+/* Does it only take things away? Then it may use what is kept for that. */
+static bool is_freeing(const struct commit *q) {
+  for (unsigned i = 0; i < q->count; i++)
+    if (is_growing(&q->ops[i])) return false;
+  return true;
+}
+
 /* Space and lists for what the operations may need. */
 static int admit(sdb *db, const struct commit *q) {
   size_t runs = 0;
   uint32_t pages = 4;
-  bool freeing = true;
   for (unsigned i = 0; i < q->count; i++) {
     const struct change *c = &q->ops[i];
     runs += c->extent ? MAX_RUNS + 8u : 8u;
-    pages += c->op == OP_PUT || c->op == OP_BIND ? 4 : 1;
-    freeing = freeing && c->op != OP_PUT && c->op != OP_BIND;
+    pages += is_growing(c) ? 4 : 1;
   }
-  return pager_admit(db->pager, runs, pages, freeing);
+  return pager_admit(db->pager, runs, pages, is_freeing(q));
 }
 
 static int prepare(sdb *db, const struct commit *q) {
@@ -357,6 +364,7 @@ static bool is_large(const struct commit *q) {
 /* Whether the log has room for what the operations can come to: each has at most a page of names and small content, and may delete
  * an expired document first. */
 static bool has_room(sdb *db, const struct commit *q) {
+  if (log_short(db->log) && !is_freeing(q)) return false;
   return log_has_room(db->log, q->count * 2 * ((size_t)page_size(db->pager) + OP_NAMES_HEAD));
 }
 
@@ -370,12 +378,14 @@ static int make_room(sdb *db, unsigned *slot) {
   return rc;
 }
 
+/* On a full device deletes take what is left of the segment: most come to far less than they could. */
 static int wait_turn(sdb *db, const struct commit *q, unsigned *slot) {
-  for (;;) {
+  for (bool full = false;;) {
     int rc = claims_wait(db, q->ops, q->count, slot);
-    if (rc != SDB_OK || has_room(db, q)) return rc;
+    if (rc != SDB_OK || full || has_room(db, q)) return rc;
     rc = make_room(db, slot);
-    if (rc != SDB_OK) return rc;
+    full = rc == SDB_FULL && is_freeing(q);
+    if (rc != SDB_OK && !full) return rc;
   }
 }
 
@@ -447,8 +457,10 @@ int commit_run(sdb *db, struct commit *q) {
   pager_lock(db->pager);
   int rc = run_locked(db, q, &changed);
   uint64_t seen = db->last_sequence;
+  bool unsynced = db->unsynced;
   if (rc == SDB_OK && changed) wait_for = commit_order(db, q->durability);
   struct pressure pressure = work_pressure(db);
+  pressure.sync = db->unsynced && !unsynced;
   pager_unlock(db->pager);
   if (rc == SDB_CONFLICT || rc == SDB_NOT_FOUND) return refuse(db, rc, seen);
   if (rc != SDB_OK) return rc;

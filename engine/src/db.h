@@ -431,6 +431,7 @@ int work_change_key(sdb *db, const uint8_t *key);
 struct pressure {
   bool work, help;
   bool suffix; /* a suffix tree is being made or dropped */
+  bool sync;   /* the first commit that is to be synced within the interval: the thread may mean to sleep for longer */
 };
 struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);

@@ -382,9 +382,12 @@ static int prepare(log *l) {
   return SDB_OK;
 }
 
+bool log_short(log *l) { return atomic_load_explicit(&l->full, memory_order_relaxed) && log_wants_segment(l); }
+
 int log_prepare(log *l) {
   mutex_lock(&l->preparing);
   int rc = prepare(l);
+  atomic_store(&l->full, rc == SDB_FULL);
   mutex_unlock(&l->preparing);
   return rc;
 }

@@ -99,6 +99,9 @@ log_place log_end(const log *l);
 size_t log_backlog(log *l);
 /* True when the current segment is half full and its successor is not set up. */
 bool log_wants_segment(log *l);
+/* True when the device has no space for that successor: what is left of the segment is for deletes then, and a checkpoint may free
+ * another one. */
+bool log_short(log *l);
 /* True when the last group is not yet covered by a later record's "known to be synced". */
 bool log_wants_mark(const log *l);
 

@@ -64,6 +64,7 @@ struct log {
   uint64_t commit_end; /* position behind the last commit */
   uint64_t stated;     /* highest "known to be synced" that a record carries */
   atomic_bool started; /* read by background work before it takes a lock */
+  atomic_bool full;    /* the device had no space for the next segment when it was asked last */
   uint64_t covered;    /* a checkpoint that is whole contains everything before this position */
   /* What earlier sessions left: the last record's checksum, the use of a segment that it stands in (0: it is not kept), and where
    * the numbers of this session begin. */

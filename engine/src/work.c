@@ -259,12 +259,13 @@ static bool checkpoint_due(sdb *db) {
   if (!log_started(db->log)) return false;
   if (db->checkpoint_wanted) return true;
   if (log_tail(db->log) == db->checkpoint_tail) return false;
+  if (log_short(db->log)) return true; /* it may free a segment, or pages enough to cut the file */
   return log_tail(db->log) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
          (pager_refused(db->pager) && db->dropped_count > 0);
 }
 
 struct pressure work_pressure(sdb *db) {
-  struct pressure p = {false, false, suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0};
+  struct pressure p = {.suffix = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0};
   if (!log_started(db->log)) return p;
   uint64_t log_bytes_open = log_tail(db->log) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
@@ -340,6 +341,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
     log_disown(db->log);
   }
   if (rc == SDB_OK && segment) rc = log_prepare(db->log);
+  if (rc == SDB_FULL) rc = SDB_OK; /* that must not stop what can free space */
   if (rc == SDB_OK) rc = pager_spill(db->pager, budget, &spilling);
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, false);
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
@@ -428,7 +430,8 @@ void work_ring(sdb *db) {
 
 void work_after_commit(sdb *db, struct pressure pressure) {
   bool more = true;
-  if (db->worker && (pressure.work || atomic_load_explicit(&db->asleep, memory_order_relaxed))) work_ring(db);
+  bool asleep = atomic_load_explicit(&db->asleep, memory_order_relaxed);
+  if (db->worker && (pressure.work || pressure.sync || asleep)) work_ring(db);
   /* Without a thread every commit builds a little of the suffix tree. */
   if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);
   if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */

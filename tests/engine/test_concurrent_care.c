@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* test_concurrent_care.c - a damaged path tree and a damaged heap page are found and mended by the engine's thread, while others
- * read and write. */
+ * read and write; and what wakes that thread. */
 #include <check.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -149,11 +149,42 @@ START_TEST(others_go_on_while_damage_is_mended) {
 }
 END_TEST
 
+static void hear_synced(void *user, uint64_t sequence) { atomic_store((_Atomic uint64_t *)user, sequence); }
+
+/* The engine's thread means to sleep until the next scrub; the commit is to be on the device within its interval all the same. */
+START_TEST(a_buffered_commit_wakes_the_thread) {
+  static _Atomic uint64_t synced;
+  sdb_put_options o;
+  sdb_commit commit;
+  memory = sdb_storage_memory_new();
+  sdb_options_init(&options);
+  options.storage = memory;
+  options.scrub_interval_s = 3600;
+  options.buffered_interval_ms = 10;
+  options.on_synced = hear_synced;
+  options.on_synced_user = &synced;
+  ck_assert_int_eq(sdb_open(NAME, &options, &db), SDB_OK);
+  sdb_put_options_init(&o);
+  o.durability = SDB_BUFFERED;
+  for (unsigned round = 0; round < 5; round++) {
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* so that it sleeps; else the test says less, never too much */
+    ck_assert_int_eq(sdb_put(db, "a", 1, "b", 1, &o, &commit), SDB_OK);
+    for (unsigned i = 0; atomic_load(&synced) < commit.sequence; i++) {
+      ck_assert_msg(i < 30000, "round %u: nothing was synced", round);
+      nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sdb_storage_memory_free(memory);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("concurrent care");
   TCase *t = tcase_create("care");
   tcase_set_timeout(t, 300);
   tcase_add_loop_test(t, others_go_on_while_damage_is_mended, 0, 2);
+  tcase_add_test(t, a_buffered_commit_wakes_the_thread);
   suite_add_tcase(suite, t);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -352,6 +352,48 @@ START_TEST(test_full_device) {
 }
 END_TEST
 
+/* The log's segment is the only one, and the data file has taken the place of the next: deletes go on, and then puts by themselves.
+ */
+START_TEST(test_no_space_for_a_segment) {
+  enum { DOCUMENT = 1000 };
+  static const uint8_t content[DOCUMENT];
+  sim *device = sim_new(1);
+  sdb *db;
+  sdb_options o;
+  char path[16];
+  unsigned puts = 0, steps = 0;
+  bool more;
+  int rc;
+  sdb_options_init(&o);
+  o.storage = sim_storage(device);
+  o.threads = false;
+  o.page_size = 4096;
+  o.page_cache_size = 256;
+  o.wal_segment_size = 1 << 20;
+  o.change_log_bytes = 0;
+  ck_assert_int_eq(sdb_open("small", &o, &db), SDB_OK);
+  sim_limit(device, 4000000);
+  do {
+    snprintf(path, sizeof path, "/%u", puts);
+    rc = sdb_put(db, path, strlen(path), content, DOCUMENT, NULL, NULL);
+    puts += rc == SDB_OK;
+  } while (rc == SDB_OK);
+  ck_assert_int_eq(rc, SDB_FULL);
+  for (unsigned i = 0; i < puts; i++) {
+    snprintf(path, sizeof path, "/%u", i);
+    rc = sdb_delete(db, path, strlen(path), NULL, NULL);
+    ck_assert_msg(rc == SDB_OK, "delete %u of %u: code %d", i, puts, rc);
+  }
+  while ((rc = sdb_put(db, "/a", 2, content, DOCUMENT, NULL, NULL)) == SDB_FULL && steps++ < 1000) {
+    ck_assert_int_eq(sdb_step(db, 256, &more), SDB_OK);
+    sim_advance(device, 100);
+  }
+  ck_assert_int_eq(rc, SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sim_free(device);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("faults");
   TCase *sweep = tcase_create("sweep");
@@ -361,6 +403,7 @@ int main(void) {
   TCase *full = tcase_create("full");
   tcase_set_timeout(full, 300);
   tcase_add_test(full, test_full_device);
+  tcase_add_test(full, test_no_space_for_a_segment);
   suite_add_tcase(suite, full);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -130,7 +130,7 @@ static int put_once(sdb *db, const struct change *asked, const void *data, size_
 /* The file is full: what was deleted before may be waiting for a checkpoint, or stand beside what was not in the same pages. */
 bool room_made(sdb *db) {
   pager_lock(db->pager);
-  bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || work_sparse(db);
+  bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || clean_possible(db);
   pager_unlock(db->pager);
   return waiting && work_checkpoint(db, WORK_ASKED) == SDB_OK;
 }

@@ -275,7 +275,7 @@ static uint64_t word_at(const pager *p, const struct map_chunk *c, uint32_t slot
     place = f->place;
     kind = f->kind;
   }
-  return place | (uint64_t)kind << 32 | (uint64_t)(kind == PAGE_HEAP ? c->live[slot] : 0) << 40;
+  return place | (uint64_t)kind << 32 | (uint64_t)(kind == PAGE_HEAP ? (c->behind ? c->stored : c->live)[slot] : 0) << 40;
 }
 
 static int map_image(pager *p, struct map_chunk *c, const uint8_t *before, uint8_t *image, uint32_t *used) {
@@ -523,8 +523,13 @@ void pager_checkpoint_end(pager *p, bool ok) {
   p->cp.active = false;
   frames_look_again(p, p->cp.version);
   space_fold(p);
+  space_live_fold(p);
   frames_reclaim(p);
   p->held_for = 0;
   frames_settle_all(p);
+  uint64_t before = p->available;
   space_reclaim(p);
+  uint64_t freed = p->available - before;
+  p->turnover = freed < p->freed ? freed : p->freed;
+  p->freed = freed;
 }

@@ -79,6 +79,19 @@ struct rebuild {
   uint8_t key[SDB_MAX_PATH];
 };
 
+/* Of the heap; see clean.c. Classes are HEAP_CLASSES parts of a page's room. */
+struct cleaner {
+  enum { CLEAN_REST, CLEAN_LOOK, CLEAN_MOVE } phase;
+  bool all;                    /* every sparse page, whatever the garbage */
+  uint32_t cursor;             /* next page of this pass */
+  uint64_t end;                /* of the pages in it */
+  uint32_t below, most;        /* pages below that class go in this round, at most those below that one in any */
+  uint32_t emptied, opened;    /* pages in this round */
+  uint64_t dead[HEAP_CLASSES]; /* bytes in pages of each class */
+  uint64_t left;               /* garbage that the last round through all sparse pages left */
+  uint64_t futile;             /* last commit when it found none to empty */
+};
+
 struct counters {
   atomic_uint_fast64_t puts, gets, deletes, commits, syncs, checkpoints, unchecked;
 };
@@ -158,12 +171,9 @@ struct sdb {
   log_place checkpoint_place;
   uint64_t checkpoint_begun_us;
   _Atomic uint64_t checkpoint_ms;
-  uint64_t retry_us; /* after a checkpoint that failed: not before */
-  uint32_t clean_cursor;
-  bool cleaning;
-  uint32_t clean_moved;  /* pages emptied since the cleaner began at the first one */
-  uint64_t clean_futile; /* last commit when it went through all pages and found none to empty */
-  bool punching;         /* free runs are being given back to the device */
+  uint64_t retry_us;      /* after a checkpoint that failed: not before */
+  struct cleaner cleaner; /* under the writer's lock */
+  bool punching;          /* free runs are being given back to the device */
   struct mutex bell_lock;
   struct cond bell;
   bool rung, stopping;
@@ -407,6 +417,15 @@ void note_synced(sdb *db, uint64_t sequence);
 void publish_lazy(sdb *db);
 /* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */
 void note_unlogged(sdb *db);
+/* The writer's lock, and a stay in the pager. */
+static inline void writer_enter(sdb *db, unsigned *slot) {
+  pager_lock(db->pager);
+  *slot = pager_enter(db->pager);
+}
+static inline void writer_leave(sdb *db, unsigned slot) {
+  pager_leave(db->pager, slot);
+  pager_unlock(db->pager);
+}
 /* Exclusive right to close versions that wait for a sync. */
 void lead_begin(sdb *db);
 void lead_end(sdb *db);
@@ -420,24 +439,36 @@ enum work_why { WORK_ASKED, WORK_RECOVERED, WORK_CLOSE };
 int work_checkpoint(sdb *db, enum work_why why);
 /* At rest segments that wait to be used again only cost space: they go, but for one. */
 void work_release_spares(sdb *db);
-/* There are heap pages worth emptying. Writer's lock held. */
-bool work_sparse(const sdb *db);
-/* Moves what lives in a heap page, as far as it verifies, into the open one; empty, the page is free. Writer's lock held, inside
- * enter and leave. */
-int work_empty_page(sdb *db, unsigned slot, uint32_t number);
 /* Wraps the data key anew; the state stays what it is. */
 int work_change_key(sdb *db, const uint8_t *key);
 /* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
 struct pressure {
   bool work, help;
-  bool suffix; /* a suffix tree is being made or dropped */
-  bool sync;   /* the first commit that is to be synced within the interval: the thread may mean to sleep for longer */
+  bool suffix;    /* a suffix tree is being made or dropped */
+  bool sync;      /* the first commit that is to be synced within the interval: the thread may mean to sleep for longer */
+  unsigned clean; /* how many steps of the cleaner the commit has to do */
 };
 struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);
 void work_ring(sdb *db); /* wakes the thread, where there is one */
 void work_start(sdb *db);
 void work_stop(sdb *db);
+
+/* --- clean.c: the heap's garbage ---------------------------------------------------------------------------------------------- */
+
+/* Writer's lock held: there is garbage that cleaning might remove; so much that it should, in the background; the steps that a
+ * commit has to do, because the background does not keep up. */
+bool clean_possible(const sdb *db);
+bool clean_wanted(sdb *db);
+unsigned clean_debt(sdb *db);
+/* Begins a round, unless one is on its way: as far as garbage asks for it, or (`all`) all sparse pages. Writer's lock held. */
+void clean_begin(sdb *db, bool all);
+bool clean_running(const sdb *db);
+/* Moves what lives in a heap page, as far as it verifies, into the open one; empty, the page is free. Writer's lock held, inside
+ * enter and leave. */
+int clean_page(sdb *db, unsigned slot, uint32_t number);
+/* At most about `budget` pages of a round. Any thread, without the writer's lock. */
+int clean_step(sdb *db, unsigned budget, bool *more);
 
 /* --- api_async.c -------------------------------------------------------------------------------------------------------------- */
 

@@ -807,6 +807,26 @@ uint32_t pager_live(pager *p, uint32_t number) {
   return map_get(p, number, &c, &slot) == SDB_OK ? c->live[slot] * 8u : 0;
 }
 
+/* The heap page at a word. False: none. */
+static bool heap_at(struct map_chunk *c, uint32_t slot) {
+  uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
+  return (w == 0 ? PAGE_FREE : word_is_place(w) ? kind_of(w) : frame_of(w)->kind) == PAGE_HEAP;
+}
+
+int pager_count_sparse(pager *p, uint32_t *cursor, uint32_t words, uint64_t dead[HEAP_CLASSES]) {
+  uint32_t room = p->g.page_size - PAGE_HEADER;
+  for (; words > 0; words--, ++*cursor) {
+    struct map_chunk *c;
+    uint32_t slot;
+    if (*cursor >= p->logical_limit) return SDB_END;
+    int rc = map_get(p, *cursor, &c, &slot);
+    if (rc != SDB_OK) return rc;
+    if (!heap_at(c, slot) || c->live[slot] * 8u >= room) continue;
+    dead[c->live[slot] * 8u * HEAP_CLASSES / room] += room - c->live[slot] * 8u;
+  }
+  return SDB_OK;
+}
+
 int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number) {
   for (; words > 0; words--, ++*cursor) {
     struct map_chunk *c;
@@ -814,9 +834,7 @@ int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below
     if (*cursor >= p->logical_limit) return SDB_END;
     int rc = map_get(p, *cursor, &c, &slot);
     if (rc != SDB_OK) return rc;
-    uint64_t w = atomic_load_explicit(&c->word[slot], memory_order_acquire);
-    uint8_t kind = w == 0 ? PAGE_FREE : word_is_place(w) ? kind_of(w) : frame_of(w)->kind;
-    if (kind != PAGE_HEAP || c->live[slot] * 8u >= below) continue;
+    if (!heap_at(c, slot) || c->live[slot] * 8u >= below) continue;
     *number = (*cursor)++;
     return SDB_OK;
   }

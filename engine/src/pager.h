@@ -192,18 +192,28 @@ int pager_checkpoint_step(pager *p, unsigned budget, bool *done);
 int pager_checkpoint_commit(pager *p, const log_place *place, bool clean);
 void pager_checkpoint_end(pager *p, bool ok);
 /* Gives free runs of 1 MB and more back to the device: begin under the lock, when a checkpoint has ended; then some runs a call,
- * without the lock, by one thread at a time. True: perhaps more. */
-void pager_punch_begin(pager *p);
+ * without the lock, by one thread at a time. True: perhaps more. Unless `all`, what the next checkpoint's time will take again, as
+ * far as the last ones tell, is left. */
+void pager_punch_begin(pager *p, bool all);
 bool pager_punch(pager *p, unsigned budget);
 /* Free pages are so many that it is worth while. Under the lock. */
 bool pager_spacious(const pager *p);
+/* The place from which on used pages fit into free places before it; 0: free space is not so scattered that it is worth while.
+ * Under the lock. Then pages from there on are brought to lower places with the next checkpoint, `words` words a call, as changes
+ * of the open version. SDB_END: the last one was reached. Under the lock, inside enter/leave. */
+uint32_t pager_gather_bound(pager *p);
+int pager_gather(pager *p, uint32_t bound, uint32_t *cursor, uint32_t words);
 /* Rewrites both slots without the "clean" mark: the first change after a clean open. */
 int pager_mark_unclean(pager *p, const log_place *place);
 /* Wraps the data key under another of the user's, in both slots. Under the lock, no checkpoint running. */
 int pager_change_key(pager *p, const uint8_t *key);
 /* The data key; false: there is none. */
 bool pager_data_key(const pager *p, uint8_t *key);
-/* For the cleaner: the next heap page from *cursor on whose live bytes are below `below`; looks at `words` words at most.
+/* For the cleaner: adds up the room of heap pages that is not live, from *cursor on, by how much of each is; looks at `words`
+ * words. SDB_END: the end was reached. Under the lock, inside enter/leave. */
+enum { HEAP_CLASSES = 24 };
+int pager_count_sparse(pager *p, uint32_t *cursor, uint32_t words, uint64_t dead[HEAP_CLASSES]);
+/* The next heap page from *cursor on whose live bytes are below `below`; looks at `words` words at most.
  * SDB_NOT_FOUND: none among those; SDB_END: the end was reached. Under the lock, inside enter/leave. */
 int pager_next_sparse(pager *p, uint32_t *cursor, uint32_t words, uint32_t below, uint32_t *number);
 

@@ -13,6 +13,7 @@ enum {
   SPARE_BUFFERS = 256,
   CACHE_USES = 3,
   HIT_COUNTERS = 16,
+  DELETE_RESERVE = 64, /* pages */
   PLACE_RUNS = 64
 };
 
@@ -45,9 +46,11 @@ struct frame_list {
 };
 
 struct map_chunk {
-  uint32_t used;  /* words in use, as the writer sees it */
-  bool dirty;     /* some word's place, kind or live bytes differ from the last checkpoint */
-  uint16_t *live; /* heap pages: live bytes / 8 */
+  uint32_t used;    /* words in use, as the writer sees it */
+  bool dirty;       /* some word's place, kind or live bytes differ from the last checkpoint */
+  bool behind;      /* `live` has changed since the running checkpoint began */
+  uint16_t *live;   /* heap pages: live bytes / 8 */
+  uint16_t *stored; /* with `behind`: the same in the state that the checkpoint stands for */
   _Atomic uint64_t word[];
 };
 
@@ -87,12 +90,10 @@ struct batch {
   uint32_t written; /* so many of the runs stand in the file */
 };
 
-/* Changes of used pages and live bytes that belong to commits behind a running checkpoint. */
+/* Changes of used pages that belong to commits behind a running checkpoint. */
 struct delta {
-  uint32_t start; /* run or logical page */
-  int32_t amount; /* live bytes */
-  uint32_t count; /* pages of the run */
-  enum { DELTA_USE, DELTA_FREE, DELTA_LIVE } what;
+  run r;
+  bool use;
 };
 
 struct pending_entry {
@@ -204,6 +205,9 @@ struct pager {
   uint64_t unloaded;              /* free pages of bitmaps that are not loaded: some may be holes */
   uint32_t load_next, punch_next; /* bitmap chunks: none below to be loaded; those below are to be looked through for punching */
   uint64_t unused;                /* not used */
+  uint64_t freed;                 /* pages that became available when the last checkpoint ended */
+  uint64_t turnover;              /* the less of that and of the one before: what will be taken again */
+  uint64_t punch_keep;            /* pages to be left */
   uint64_t logical_limit;
   bool refused;           /* somebody was told that the file is full: a checkpoint may free what waits for one */
   uint32_t single_hint;   /* where the last single page was found */
@@ -256,6 +260,9 @@ int group_get(pager *p, uint32_t index, struct group **out);                    
 int map_get(pager *p, uint32_t number, struct map_chunk **chunk, uint32_t *slot); /* loads the chunk on first use */
 int bitmap_get(pager *p, uint32_t physical, struct bitmap **b, uint32_t *bit);
 int root_dir_load(pager *p, uint32_t index);
+uint32_t bitmap_index(const pager *p, uint32_t physical, uint32_t *bit);      /* counted over all groups */
+void bitmap_span(const pager *p, uint32_t n, uint64_t *first, uint64_t *end); /* pages that it covers and the file has */
+uint64_t space_reserve(const pager *p); /* pages for the next checkpoint and for deletes on a full device */
 int space_alloc(pager *p, uint32_t want, uint32_t least, run *r); /* reserves; grows the file */
 void space_unreserve(pager *p, run r);
 void space_mark(pager *p, run r, bool used); /* in the state of the checkpoint */
@@ -263,6 +270,7 @@ void space_release(pager *p, run r, uint64_t version);
 void space_release_page(pager *p, uint32_t place, uint64_t version); /* no view needs it any more */
 void space_reclaim(pager *p);                                        /* limbo -> cooling -> available */
 void space_fold(pager *p);                                           /* applies the deltas when no checkpoint runs */
+void space_live_fold(pager *p); /* the checkpoint has ended: live bytes are stored as they are */
 void space_shrink(pager *p);
 uint64_t space_free(const pager *p); /* pages, whatever must be done before they can be used */
 int space_ensure_group(pager *p, uint32_t group);

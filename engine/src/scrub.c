@@ -164,7 +164,7 @@ static int step_empty(sdb *db) {
   pager_lock(db->pager);
   unsigned slot = pager_enter(db->pager);
   int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = work_empty_page(db, slot, q.number);
+  if (rc == SDB_OK) rc = clean_page(db, slot, q.number);
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
   return rc == SDB_NO_MEMORY || rc == SDB_SYNC_FAILED ? rc : SDB_OK; /* no room, or it cannot be read: it stays */

@@ -8,12 +8,13 @@
  *     reserve            use                  release                 checkpoint >= version, pins and readers gone
  *   free ----> busy ----------> busy + used -----------> busy (limbo) ----------------------------------> free
  *
- * While a checkpoint runs, `used` must stay the state it stands for: changes by later commits wait as deltas until it ends.
+ * While a checkpoint runs, `used` must stay the state it stands for: changes by later commits wait as deltas until it ends. Of live
+ * bytes a copy is kept for it instead, because the cleaner asks for the newest.
  */
 #include "codec.h"
 #include "pager_state.h"
 
-enum { DELETE_RESERVE = 64 /* pages */, PUNCH_BYTES = 1 << 20 };
+enum { PUNCH_BYTES = 1 << 20 };
 
 /* --- Groups and chunks on first use ------------------------------------------------------------------------------------------- */
 
@@ -91,7 +92,7 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
   uint32_t words = p->g.chunk_words;
   struct map_chunk *c = mem_new(p->e, sizeof *c + words * sizeof c->word[0]);
   uint8_t *page = mem_alloc(p->e, p->g.page_size);
-  uint16_t *live = mem_new(p->e, words * sizeof *live);
+  uint16_t *live = mem_new(p->e, 2 * words * sizeof *live);
   int rc = c && page && live ? SDB_OK : env_fail(p->e, SDB_NO_MEMORY, "out of memory for a chunk of the page map");
   if (rc == SDB_OK) {
     dir_entry entry = dir_get(g->dir, index);
@@ -116,6 +117,7 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
     return rc;
   }
   c->live = live;
+  c->stored = live + words;
   atomic_store(&g->maps[index], c);
   return SDB_OK;
 }
@@ -136,8 +138,7 @@ int map_get(pager *p, uint32_t number, struct map_chunk **chunk, uint32_t *slot)
   return rc;
 }
 
-/* Pages [first, end) that bitmap chunk `n` (counted over all groups) covers and the file has. */
-static void bitmap_span(const pager *p, uint32_t n, uint64_t *first, uint64_t *end) {
+void bitmap_span(const pager *p, uint32_t n, uint64_t *first, uint64_t *end) {
   uint32_t group = n / p->g.bitmaps, b = n % p->g.bitmaps;
   uint64_t covers = p->g.chunk_bits < p->g.group_pages ? p->g.chunk_bits : p->g.group_pages;
   *first = ((uint64_t)group << p->g.group_shift) + b * covers;
@@ -218,7 +219,7 @@ static int bitmap_at(pager *p, uint32_t n, struct bitmap **out) {
   return rc;
 }
 
-static uint32_t bitmap_index(const pager *p, uint32_t physical, uint32_t *bit) {
+uint32_t bitmap_index(const pager *p, uint32_t physical, uint32_t *bit) {
   uint32_t group = physical >> p->g.group_shift, inside = physical & (p->g.group_pages - 1);
   *bit = inside % p->g.chunk_bits;
   return group * p->g.bitmaps + inside / p->g.chunk_bits;
@@ -300,8 +301,8 @@ static int space_grow(pager *p, uint32_t need) {
 }
 
 /* The next checkpoint must find a place for every dirty page, and deletes must be able to make some more of them. */
-static uint64_t space_reserve(const pager *p) {
-  uint64_t room = p->logical_limit < p->config.cache_pages ? p->logical_limit : p->config.cache_pages;
+uint64_t space_reserve(const pager *p) {
+  uint64_t used = p->pages_total - p->unused, room = used < p->config.cache_pages ? used : p->config.cache_pages;
   return p->dirty_count + DELETE_RESERVE + room / 16;
 }
 
@@ -326,8 +327,9 @@ void space_shrink(pager *p) {
     struct bitmap *b;
     uint32_t bit;
     if (pager_page_fixed(p, (uint32_t)(total - 1)) || bitmap_get(p, (uint32_t)(total - 1), &b, &bit) != SDB_OK) break;
-    if (bit_get(b->hole, bit)) hole_forget(p, b, bit, true);
-    if (bit_get(b->busy, bit) || p->available <= space_reserve(p) + DELETE_RESERVE) break;
+    bool hole = bit_get(b->hole, bit);
+    if (!hole && (bit_get(b->busy, bit) || p->available <= space_reserve(p) + DELETE_RESERVE)) break;
+    if (hole) hole_forget(p, b, bit, true); /* no part of the reserve */
     b->dirty = true;
     b->available--;
     p->available--;
@@ -492,7 +494,7 @@ static bool highest_run(const pager *p, const struct bitmap *b, uint32_t count, 
 /* Takes the next run to punch out from what can be allocated. High places first, and never the reserve: it must be there when the
  * device is full. */
 static bool punch_take(pager *p, run *r) {
-  uint64_t keep = space_reserve(p) + DELETE_RESERVE, first, end;
+  uint64_t keep = space_reserve(p) + DELETE_RESERVE + p->punch_keep, first, end;
   for (; p->punch_next > 0; p->punch_next--) {
     uint32_t n = p->punch_next - 1;
     struct group *g = atomic_load(&p->groups[n / p->g.bitmaps]);
@@ -518,8 +520,9 @@ static bool punch_take(pager *p, run *r) {
   return false;
 }
 
-void pager_punch_begin(pager *p) {
+void pager_punch_begin(pager *p, bool all) {
   uint32_t bit;
+  p->punch_keep = all ? 0 : p->turnover;
   p->punch_next = p->e->storage->fill ? bitmap_index(p, (uint32_t)(p->pages_total - 1), &bit) + 1 : 0;
 }
 
@@ -601,7 +604,7 @@ bool pager_starved(const pager *p) {
   return p->available + p->unloaded < p->dirty_count + DELETE_RESERVE;
 }
 
-bool pager_spacious(const pager *p) { return p->available > p->pages_total / 4; }
+bool pager_spacious(const pager *p) { return p->available > p->pages_total / 4 + p->turnover; }
 
 bool pager_refused(const pager *p) { return p->refused; }
 
@@ -635,18 +638,7 @@ void pager_thaw(pager *p) {
 
 void space_fold(pager *p) {
   if (p->cp.active) return;
-  for (size_t i = 0; i < p->delta_count; i++) {
-    struct delta *d = &p->deltas[i];
-    if (d->what == DELTA_LIVE) {
-      struct map_chunk *c;
-      uint32_t slot;
-      if (map_get(p, d->start, &c, &slot) != SDB_OK) continue; /* it was loaded when the delta was made */
-      c->live[slot] = (uint16_t)(c->live[slot] + d->amount / 8);
-      c->dirty = true;
-    } else {
-      space_mark(p, (run){d->start, d->count}, d->what == DELTA_USE);
-    }
-  }
+  for (size_t i = 0; i < p->delta_count; i++) { space_mark(p, p->deltas[i].r, p->deltas[i].use); }
   p->delta_count = 0;
 }
 
@@ -696,10 +688,10 @@ int pager_reserve_run(pager *p, uint32_t want, uint32_t least, run *r) {
 }
 void pager_give_back(pager *p, run r) { space_unreserve(p, r); }
 
-void pager_use_run(pager *p, run r) { delta_add(p, (struct delta){.start = r.start, .count = r.count, .what = DELTA_USE}); }
+void pager_use_run(pager *p, run r) { delta_add(p, (struct delta){.r = r, .use = true}); }
 
 void pager_free_run(pager *p, run r) {
-  delta_add(p, (struct delta){.start = r.start, .count = r.count, .what = DELTA_FREE});
+  delta_add(p, (struct delta){.r = r, .use = false});
   space_release(p, r, p->open_version);
   p->open_used = true;
 }
@@ -717,7 +709,27 @@ int pager_know_run(pager *p, run r) {
 }
 
 void pager_live_add(pager *p, uint32_t number, int32_t bytes) {
-  delta_add(p, (struct delta){.start = number, .amount = bytes, .what = DELTA_LIVE});
+  struct map_chunk *c;
+  uint32_t slot;
+  if (map_get(p, number, &c, &slot) != SDB_OK) return; /* loaded: the page has been read or written */
+  if (p->cp.active && !c->behind) {
+    memcpy(c->stored, c->live, p->g.chunk_words * sizeof *c->live);
+    c->behind = true;
+  }
+  c->live[slot] = (uint16_t)(c->live[slot] + bytes / 8);
+  if (!p->cp.active) c->dirty = true;
+}
+
+void space_live_fold(pager *p) {
+  for (uint32_t i = 0; i < atomic_load(&p->group_limit); i++) {
+    struct group *g = atomic_load(&p->groups[i]);
+    for (uint32_t k = 0; g && k < p->g.map_chunks; k++) {
+      struct map_chunk *c = atomic_load(&g->maps[k]);
+      if (!c || !c->behind) continue;
+      c->behind = false;
+      c->dirty = true;
+    }
+  }
 }
 
 int pager_hold_run(pager *p, run r) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* work.c - background work as small steps: buffered syncs, the log's next segment, writing ahead, checkpoints, the cleaner.
+/* work.c - background work as small steps: buffered syncs, the log's next segment, writing ahead, checkpoints; the cleaner's are in
+ * clean.c.
  *
  * Everything is a machine that `work_step` moves by a budget of pages. With threads one thread of the engine calls it, and commits
  * call it too when they outrun it; without, commits and sdb_step() are the only callers. `work` lets one caller in at a time.
@@ -13,22 +14,13 @@ enum {
   RETRY_US = 1000000,
   REST_US = 10000000,
   SUFFIX_PAUSE_US = 1000,
-  PUNCH_RUNS = 8
+  PUNCH_RUNS = 8,
+  GATHER_WORDS = 2048
 };
 
 static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e.storage->ctx); }
 
 /* --- Checkpoint --------------------------------------------------------------------------------------------------------------- */
-
-static void writer_enter(sdb *db, unsigned *slot) {
-  pager_lock(db->pager);
-  *slot = pager_enter(db->pager);
-}
-
-static void writer_leave(sdb *db, unsigned slot) {
-  pager_leave(db->pager, slot);
-  pager_unlock(db->pager);
-}
 
 /* Space of dropped records is taken back before the state is fixed, a part at a time so that commits come between. */
 static int collect_all(sdb *db) {
@@ -83,18 +75,6 @@ static int checkpoint_begin(sdb *db, bool trim) {
   return rc;
 }
 
-bool work_sparse(const sdb *db) {
-  uint64_t usable = db->roots.heap_pages * (page_size(db->pager) - PAGE_HEADER);
-  return usable > db->roots.heap_live + db->roots.heap_live / 4 + (1 << 16) && db->clean_futile != db->last_sequence;
-}
-
-static void clean_begin(sdb *db) { /* under the writer's lock */
-  if (db->cleaning || !work_sparse(db)) return;
-  db->cleaning = true;
-  db->clean_cursor = 1;
-  db->clean_moved = 0;
-}
-
 /* Recycled segments carry the next round of the log. At rest, and when somebody asked for a checkpoint, they only cost space. */
 static unsigned spare_segments(const sdb *db, bool asked) {
   if (asked || now_us(db) - db->last_commit_us >= REST_US) return 0;
@@ -106,11 +86,10 @@ static void checkpoint_end(sdb *db, bool ok, bool asked) {
   pager_checkpoint_end(db->pager, ok);
   if (ok) db->checkpoint_tail = db->checkpoint_place.position;
   if (ok) rebuild_fixed(db);
-  if (ok) clean_begin(db);
   unsigned spare = spare_segments(db, asked);
   if (ok && (asked || pager_spacious(db->pager))) {
     db->punching = true;
-    pager_punch_begin(db->pager);
+    pager_punch_begin(db->pager, asked);
   }
   pager_unlock(db->pager);
   db->checkpointing = false;
@@ -134,125 +113,6 @@ static int checkpoint_step(sdb *db, unsigned budget, bool clean, bool asked) {
   return rc;
 }
 
-/* --- Cleaner ------------------------------------------------------------------------------------------------------------------ */
-
-struct move {
-  sdb *db;
-  const uint8_t *page;
-  uint32_t number;
-  unsigned slot;
-  bool damaged;     /* the page does not match its checksum */
-  uint8_t *content; /* of its records, to be checked */
-};
-
-/* The older version at `place` is reached from the record two versions behind it, if that one is still read: `from`. */
-static int find_newer(sdb *db, uint64_t document, const table_entry *entry, const record *r, uint64_t place, uint64_t *from) {
-  record current, newer;
-  *from = 0;
-  if (!entry->previous || r->version + 1 >= entry->version) return SDB_OK;
-  int rc = document_version(db, VIEW_HEAD, document, entry, SDB_CURRENT, &current);
-  if (rc == SDB_OK && r->version < document_oldest(entry, &current)) return SDB_OK;
-  if (rc == SDB_OK) rc = document_place(db, VIEW_HEAD, document, entry, r->version + 2, from);
-  if (rc == SDB_OK) rc = heap_read(&db->e, db->pager, VIEW_HEAD, *from, &newer);
-  if (rc == SDB_OK && (!(newer.flags & RECORD_OLDER) || newer.older != place)) *from = 0;
-  return rc;
-}
-
-/* The one change that a record in the heap ever sees: where the older version behind it stands. `to` 0: only makes sure that it can
- * be done, before anything else touches the page. */
-static int redirect(sdb *db, uint64_t from, uint64_t to) {
-  uint8_t *page;
-  record r;
-  int rc = page_write(db->pager, place_page(from), &page);
-  if (rc == SDB_OK) rc = record_parse(&r, page + place_offset(from), page_size(db->pager) - place_offset(from));
-  if (rc == SDB_OK && to) record_set_older(page + place_offset(from), &r, to);
-  return rc;
-}
-
-static int source_read(struct move *m) {
-  int rc = page_read_kind(m->db->pager, VIEW_HEAD, m->number, PAGE_HEAP, &m->page);
-  m->damaged = rc == SDB_CORRUPT;
-  return m->damaged ? page_read_damaged(m->db->pager, VIEW_HEAD, m->number, &m->page) : rc;
-}
-
-/* On a damaged page a record that verifies may have a content that does not: then it stays. */
-static int content_judge(struct move *m, const record *r) {
-  if (!m->damaged || r->flags & RECORD_LARGE) return SDB_OK;
-  return content_unpack(m->db, r, true, m->content);
-}
-
-static int move_record(void *user, uint32_t offset, const record *r) {
-  struct move *m = user;
-  sdb *db = m->db;
-  table_entry entry;
-  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from = 0;
-  uint8_t *bytes;
-  int rc = table_get(db->table, VIEW_HEAD, document, &entry);
-  if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT) return SDB_OK; /* dead, or nobody knows: then it counts and keeps the page */
-  bool named = rc == SDB_OK && (entry.current == place || entry.previous == place);
-  if (rc == SDB_OK && !named) {
-    rc = find_newer(db, document, &entry, r, place, &from);
-    if ((rc == SDB_OK && !from) || rc == SDB_CORRUPT) return SDB_OK;
-  }
-  if (rc == SDB_OK && content_judge(m, r) != SDB_OK) return SDB_OK;
-  if (rc == SDB_OK && named) rc = table_touch(db->table, document);
-  if (rc == SDB_OK && from) rc = redirect(db, from, 0);
-  if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
-  if (rc == SDB_OK) rc = source_read(m); /* as it is now: redirected records may be in it */
-  if (rc == SDB_OK) memcpy(bytes, m->page + offset, r->total);
-  if (rc == SDB_OK) rc = trusted(db, m->slot, SDB_OK);
-  if (rc == SDB_OK && from) rc = redirect(db, from, to);
-  if (rc != SDB_OK) return rc;
-  heap_commit(db->pager, &db->roots, to, r->total);
-  if (entry.current == place) entry.current = to;
-  else if (named) entry.previous = to;
-  if (named) table_set(db->table, document, &entry);
-  heap_drop(db->pager, &db->roots, place, r->total);
-  return SDB_OK;
-}
-
-/* Moves what lives in a sparse page into the open one; the empty page is free. Places only: nothing of it is in the log. */
-int work_empty_page(sdb *db, unsigned slot, uint32_t number) {
-  struct move m = {.db = db, .number = number, .slot = slot};
-  if (number == db->roots.heap_page) return SDB_OK;
-  int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
-  if (rc == SDB_OK) rc = pager_admit_moving(db->pager, page_size(db->pager) / 16, 8);
-  if (rc == SDB_OK) rc = source_read(&m);
-  if (rc == SDB_OK && m.damaged && !(m.content = mem_alloc(&db->e, SDB_CHUNK)))
-    rc = env_fail(&db->e, SDB_NO_MEMORY, "out of memory for emptying a damaged page");
-  uint32_t end = rc == SDB_OK && !m.damaged ? page_fill(m.page) : page_size(db->pager);
-  if (rc == SDB_OK) rc = heap_walk(m.page, end < page_size(db->pager) ? end : page_size(db->pager), move_record, &m);
-  mem_free(&db->e, m.content);
-  note_unlogged(db);
-  if (rc == SDB_OK && pager_live(db->pager, number) == 0) {
-    rc = page_free(db->pager, number);
-    if (rc == SDB_OK) db->roots.heap_pages--;
-  }
-  return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND || rc == SDB_INVALID ? SDB_OK
-                                                                       : rc; /* a damaged page stays where it is, for repair */
-}
-
-/* A page is sparse when less than half of its room is live: any two records that leave such pages fit into one, so that every page
- * that is filled on the way is none, and the work ends. */
-static int clean_step(sdb *db, unsigned budget) {
-  while (budget-- > 0 && db->cleaning) {
-    unsigned slot;
-    uint32_t number;
-    writer_enter(db, &slot);
-    int rc = pager_next_sparse(db->pager, &db->clean_cursor, 1024, (page_size(db->pager) - PAGE_HEADER) / 2, &number);
-    if (rc == SDB_OK) rc = work_empty_page(db, slot, number);
-    if (rc == SDB_OK) db->clean_moved++;
-    if (rc == SDB_END && db->clean_moved == 0) db->clean_futile = db->last_sequence;
-    writer_leave(db, slot);
-    if (rc == SDB_END || rc == SDB_FULL) db->cleaning = false;
-    else if (rc != SDB_OK && rc != SDB_NOT_FOUND) {
-      db->cleaning = false;
-      return rc;
-    }
-  }
-  return SDB_OK;
-}
-
 /* --- Steps -------------------------------------------------------------------------------------------------------------------- */
 
 static bool checkpoint_due(sdb *db) {
@@ -267,10 +127,11 @@ static bool checkpoint_due(sdb *db) {
 struct pressure work_pressure(sdb *db) {
   struct pressure p = {.suffix = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0};
   if (!log_started(db->log)) return p;
+  p.clean = clean_debt(db);
   uint64_t log_bytes_open = log_tail(db->log) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
   p.work = p.help || log_bytes_open >= db->options.checkpoint_wal_bytes || pager_spill_due(db->pager) || pager_starved(db->pager) ||
-           log_wants_segment(db->log) || log_backlog(db->log) > 0;
+           log_wants_segment(db->log) || log_backlog(db->log) > 0 || (db->worker && clean_wanted(db));
   return p;
 }
 
@@ -332,6 +193,8 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
   bool rebuild = rebuild_delay_us(db) == 0;
   if (pager_mostly_dirty(db->pager) || pager_version_heavy(db->pager)) publish_lazy(db); /* what is to be written or to go */
+  if (log_started(db->log) && clean_wanted(db)) clean_begin(db, false);
+  bool cleaning = clean_running(db);
   pager_unlock(db->pager);
   if (rc == SDB_OK && rest) rc = mark(db);
   if (rc == SDB_OK) step_rest(db);
@@ -346,7 +209,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   if (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, budget, false, false);
   else if (rc == SDB_OK && due) rc = checkpoint_begin(db, false);
   else if (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
-  else if (rc == SDB_OK && db->cleaning) rc = clean_step(db, 1 + budget / 64);
+  if (rc == SDB_OK && cleaning) rc = clean_step(db, 1 + budget / 16, &cleaning);
   if (rc == SDB_OK && expiry_wanted(db)) rc = expiry_step(db, more);
   if (rc == SDB_OK && rebuild) rc = rebuild_step(db, budget);
   if (rc == SDB_OK && suffix) rc = suffix_step(db, budget);
@@ -356,8 +219,8 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   bool wanted = db->checkpoint_wanted && checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool trees = suffix_delay_us(db) == 0 || rebuild_delay_us(db) == 0;
   pager_unlock(db->pager);
-  *more |= wanted || spilling || db->checkpointing || db->punching || db->cleaning ||
-           ((trees || scrub_delay_us(db) == 0) && !db->worker);
+  *more |=
+      wanted || spilling || db->checkpointing || db->punching || cleaning || ((trees || scrub_delay_us(db) == 0) && !db->worker);
   return rc;
 }
 
@@ -381,22 +244,63 @@ int work_step(sdb *db, unsigned budget, bool *more) {
   return rc;
 }
 
-int work_checkpoint(sdb *db, enum work_why why) {
-  bool clean = why != WORK_ASKED, asked = why != WORK_RECOVERED;
+/* What was moved so far may be written ahead, once it is visible. */
+static int spill_moved(sdb *db) {
+  bool more;
+  pager_lock(db->pager);
+  publish_lazy(db);
+  pager_unlock(db->pager);
+  return pager_spill(db->pager, STEP_PAGES, &more);
+}
+
+static int clean_all(sdb *db) {
   int rc = SDB_OK;
+  pager_lock(db->pager);
+  if (clean_possible(db)) clean_begin(db, true);
+  bool more = clean_running(db);
+  pager_unlock(db->pager);
+  while (rc == SDB_OK && more) {
+    rc = clean_step(db, 64, &more);
+    if (rc == SDB_OK) rc = spill_moved(db);
+  }
+  return rc;
+}
+
+/* Brings pages down from the end of the file, if that is worth while; *some: a checkpoint makes it count. */
+static int gather_all(sdb *db, bool *some) {
+  uint32_t cursor = 1;
+  pager_lock(db->pager);
+  uint32_t bound = pager_gather_bound(db->pager);
+  pager_unlock(db->pager);
+  *some = bound > 0;
+  int rc = *some ? SDB_OK : SDB_END;
+  while (rc == SDB_OK) {
+    unsigned slot;
+    writer_enter(db, &slot);
+    rc = pager_gather(db->pager, bound, &cursor, GATHER_WORDS);
+    note_unlogged(db);
+    writer_leave(db, slot);
+    if (rc == SDB_OK) rc = spill_moved(db);
+  }
+  return rc == SDB_END || rc == SDB_FULL ? SDB_OK : rc;
+}
+
+static int checkpoint_all(sdb *db, enum work_why why) {
+  int rc = checkpoint_begin(db, true);
+  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, why != WORK_ASKED, why != WORK_RECOVERED);
+  while (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
+  return rc;
+}
+
+int work_checkpoint(sdb *db, enum work_why why) {
+  int rc = SDB_OK;
+  bool again = false;
   mutex_lock(&db->work);
   while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, false, false);
-  pager_lock(db->pager);
-  if (!clean) clean_begin(db);
-  pager_unlock(db->pager);
-  while (rc == SDB_OK && db->cleaning && !clean) {
-    bool spilling;
-    rc = clean_step(db, 64);
-    if (rc == SDB_OK) rc = pager_spill(db->pager, STEP_PAGES, &spilling);
-  }
-  if (rc == SDB_OK) rc = checkpoint_begin(db, true);
-  while (rc == SDB_OK && db->checkpointing) rc = checkpoint_step(db, STEP_PAGES, clean, asked);
-  while (rc == SDB_OK && db->punching) db->punching = pager_punch(db->pager, PUNCH_RUNS);
+  if (rc == SDB_OK && why == WORK_ASKED) rc = clean_all(db);
+  if (rc == SDB_OK) rc = checkpoint_all(db, why);
+  if (rc == SDB_OK && why == WORK_ASKED) rc = gather_all(db, &again);
+  if (rc == SDB_OK && again) rc = checkpoint_all(db, why);
   mutex_unlock(&db->work);
   return rc;
 }
@@ -431,6 +335,7 @@ void work_ring(sdb *db) {
 void work_after_commit(sdb *db, struct pressure pressure) {
   bool more = true;
   bool asleep = atomic_load_explicit(&db->asleep, memory_order_relaxed);
+  if (pressure.clean) (void)clean_step(db, pressure.clean, &more);
   if (db->worker && (pressure.work || pressure.sync || asleep)) work_ring(db);
   /* Without a thread every commit builds a little of the suffix tree. */
   if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);

@@ -39,8 +39,8 @@ static uint64_t above(const sdb *db, uint64_t part, uint32_t slack_pages) {
 }
 
 bool clean_possible(const sdb *db) {
-  return garbage(db) > db->roots.heap_live / 4 + SLACK_PAGES * (uint64_t)page_size(db->pager) &&
-         db->cleaner.futile != db->last_sequence;
+  uint64_t bound = pager_refused(db->pager) ? 0 : db->roots.heap_live / 4; /* a full file has no room for any */
+  return garbage(db) > bound + SLACK_PAGES * (uint64_t)page_size(db->pager) && db->cleaner.futile != db->last_sequence;
 }
 
 bool clean_wanted(sdb *db) {

@@ -200,6 +200,24 @@ START_TEST(records_of_a_damaged_page_are_judged_alone) {
 }
 END_TEST
 
+/* A page that is whole, but another's: its records may be older ones under ids and versions that were given again, so that none of
+ * them is let out, although each verifies by itself. */
+START_TEST(another_page_in_its_place_speaks_for_nobody) {
+  uint8_t page[PAGE];
+  set_up();
+  fill();
+  struct wanted heap = page_of(PAGE_HEAP, 3);
+  ck_assert(sim_peek(device, NAME, (uint64_t)heap.place * PAGE, page, PAGE));
+  page[8] ^= 1; /* the page's number */
+  uint32_t sum = sdb_crc32c(0, page + 4, PAGE - 4);
+  for (unsigned i = 0; i < 4; i++) page[i] = (uint8_t)(sum >> 8 * i);
+  ck_assert(sim_poke(device, NAME, (uint64_t)heap.place * PAGE, page, PAGE));
+  ck_assert_uint_gt(corrupt(), 2);
+  ck_assert_uint_eq(stats().quarantined, 1);
+  tear_down();
+}
+END_TEST
+
 /* The content is compared in quick mode too, where the page's checksum does not speak for it. */
 START_TEST(quick_mode_checks_what_stands_on_a_damaged_page) {
   uint32_t total;
@@ -915,6 +933,7 @@ int main(void) {
   TCase *heap = tcase_create("heap");
   tcase_set_timeout(heap, 60);
   tcase_add_loop_test(heap, records_of_a_damaged_page_are_judged_alone, 0, 4);
+  tcase_add_test(heap, another_page_in_its_place_speaks_for_nobody);
   tcase_add_test(heap, quick_mode_checks_what_stands_on_a_damaged_page);
   tcase_add_test(heap, an_encrypted_page_stands_or_falls_whole);
   tcase_add_loop_test(heap, the_cleaner_empties_a_damaged_page, 0, 2);

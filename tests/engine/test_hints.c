@@ -190,7 +190,7 @@ START_TEST(many_hints) {
 }
 END_TEST
 
-/* What is asked for now and then is not lost when the table grows, and counts once. */
+/* What is seldom asked for is not lost when the table grows, and counts once. */
 START_TEST(growing) {
   const uint64_t count = 50000;
   char path[24];

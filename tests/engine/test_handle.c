@@ -298,9 +298,17 @@ START_TEST(test_wrong_tables) {
   sdb_storage table = *sdb_storage_file();
   table.version++;
   expect_open(&table, SDB_INVALID);
-  table = *sdb_storage_file();
-  table.punch = NULL;
-  expect_open(&table, SDB_INVALID);
+  static const size_t needed[] = {
+#define AT(member) offsetof(sdb_storage, member)
+      AT(open),  AT(close),  AT(lock),   AT(read),     AT(write),  AT(sync),         AT(get_size), AT(set_size), AT(allocate),
+      AT(punch), AT(rename), AT(remove), AT(sync_dir), AT(now_ms), AT(monotonic_us), AT(random),   AT(realloc)
+#undef AT
+  };
+  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+    table = *sdb_storage_file();
+    memset((uint8_t *)&table + needed[i], 0, sizeof(void (*)(void)));
+    expect_open(&table, SDB_INVALID);
+  }
   table = *sdb_storage_file();
   table.unmap = NULL;
   expect_open(&table, SDB_INVALID);

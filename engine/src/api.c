@@ -53,7 +53,6 @@ void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = s
 
 static const char *options_wrong(const sdb_options *o) {
   geometry g;
-  if (o->size != sizeof *o) return "options were not set with sdb_options_init of this library";
   if (!geometry_init(&g, o->page_size)) return "page_size must be 4096, 8192, 16384, 32768 or 65536";
   if (o->page_cache_size < 64) return "page_cache_size must be at least 64 pages";
   if (o->versions_to_keep < 1 || o->versions_to_keep > 255) return "versions_to_keep must be 1 to 255";
@@ -265,8 +264,9 @@ static void open_message(sdb *db, char *buf, size_t len) {
 int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   sdb_options o;
   sdb_options_init(&o);
-  if (options) o = *options;
-  const char *wrong = options_wrong(&o);
+  if (options && options->size == sizeof o) o = *options;
+  const char *wrong =
+      options && options->size != sizeof o ? "options were not set with sdb_options_init of this library" : options_wrong(&o);
   if (!name || !*name || !out) wrong = "a name and a place for the handle are needed";
   if (wrong) {
     if (options && options->size == sizeof o && o.message && o.message_size) snprintf(o.message, o.message_size, "%s", wrong);
@@ -415,21 +415,20 @@ int read_stat(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len
 
 int read_versions(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, sdb_info *infos, size_t cap, size_t *count) {
   record r;
-  table_entry entry;
-  size_t n = 0;
+  table_entry entry = {0};
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db, at);
   rc = document_find(db, in.view, in.now_ms, path, path_len, SDB_CURRENT, &r, &entry);
-  if (rc == SDB_OK && cap) info_fill(&infos[0], &r, &entry);
-  uint64_t document = rc == SDB_OK ? id_document(r.id) : 0;
-  for (n = 1; rc == SDB_OK && n <= entry.version - entry.oldest; n++) {
-    if (n >= cap) continue;
-    rc = document_version(db, in.view, document, &entry, entry.version - (uint32_t)n, &r);
+  size_t all = rc == SDB_OK ? entry.version - entry.oldest + 1 : 0;
+  uint64_t document = rc == SDB_OK ? id_document(r.id) : 0, place;
+  version_walk walk = document_walk(&entry);
+  for (size_t n = 0; rc == SDB_OK && n < all && n < cap; n++) {
+    rc = document_walk_next(db, in.view, document, &walk, &r, &place);
     if (rc == SDB_OK) info_fill(&infos[n], &r, &entry);
   }
   rc = reading_end(db, in, rc);
-  if (rc == SDB_OK) *count = n;
+  if (rc == SDB_OK) *count = all;
   return rc;
 }
 

@@ -89,7 +89,6 @@ static int move_out(sdb_batch *b, struct change *op, struct item *item, const vo
   int rc = commit_ready(db);
   pager_unlock(db->pager);
   if (rc == SDB_OK) rc = extent_of(db, op, data, len, &item->extent);
-  if (rc == SDB_FULL && room_made(db)) rc = extent_of(db, op, data, len, &item->extent);
   if (rc != SDB_OK) {
     item->extent = NULL;
     mem_free(&db->e, item->stored);
@@ -202,11 +201,10 @@ int sdb_batch_expect(sdb_batch *b, const void *path, size_t path_len, uint32_t v
 
 /* Once more with what did not fit beside its document's names, or after making room. */
 static int attempt(sdb_batch *b, struct commit *q) {
-  int rc = commit_run(b->db, q);
-  if (rc == SDB_FULL && room_made(b->db)) rc = commit_run(b->db, q);
+  int rc = commit_try(b->db, q);
   while (rc == SDB_TOO_LARGE && q->failed < q->count && q->ops[q->failed].op == OP_PUT && !q->ops[q->failed].extent) {
     rc = move_stored_out(b, &q->ops[q->failed], &b->items[q->failed]);
-    if (rc == SDB_OK) rc = commit_run(b->db, q);
+    if (rc == SDB_OK) rc = commit_try(b->db, q);
   }
   return rc;
 }

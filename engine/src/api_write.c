@@ -78,15 +78,41 @@ void change_large(struct change *c, extent_writer *w, uint8_t stored[RUNS_MAX_BY
   run_list_write(stored, extent_runs(w));
 }
 
+/* --- Room --------------------------------------------------------------------------------------------------------------------- */
+
+/* The file is full: what was deleted before may be waiting for a checkpoint, or stand beside what was not in the same pages. */
+static bool room_made(void *user) {
+  sdb *db = user;
+  pager_lock(db->pager);
+  bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || clean_possible(db);
+  pager_unlock(db->pager);
+  return waiting && work_checkpoint(db, WORK_ASKED) == SDB_OK;
+}
+
+int commit_try(sdb *db, struct commit *q) {
+  int rc = commit_run(db, q);
+  return rc == SDB_FULL && room_made(db) ? commit_run(db, q) : rc;
+}
+
 static int commit_one(sdb *db, struct change *c, const sdb_put_options *o, sdb_commit *out) {
   struct commit q = {.ops = c, .count = 1, .durability = o ? o->durability : SDB_DEFAULT, .defer = o && o->defer};
-  int rc = commit_run(db, &q);
+  int rc = commit_try(db, &q);
   if (rc == SDB_OK && out) *out = c->result;
   return rc;
 }
 
+static int extent_start(sdb *db, const struct change *c, uint64_t size, extent_writer **w) {
+  uint64_t most = db->options.max_document_size;
+  bool compress = db->options.use_compression;
+  int rc = extent_begin(&db->e, db->pager, c->path, (uint16_t)c->path_len, size, most, compress, w);
+  if (rc == SDB_FULL && room_made(db))
+    rc = extent_begin(&db->e, db->pager, c->path, (uint16_t)c->path_len, size, most, compress, w);
+  if (rc == SDB_OK) extent_when_full(*w, room_made, db);
+  return rc;
+}
+
 int extent_of(sdb *db, const struct change *c, const void *data, size_t len, extent_writer **w) {
-  int rc = extent_begin(&db->e, db->pager, c->path, (uint16_t)c->path_len, len, len, db->options.use_compression, w);
+  int rc = extent_start(db, c, len, w);
   if (rc != SDB_OK) return rc;
   rc = extent_write(*w, data, len);
   if (rc == SDB_OK) rc = extent_end(*w);
@@ -113,7 +139,8 @@ static int put_large(sdb *db, const struct change *asked, const void *data, size
 }
 
 /* Beside many names even a small content may not fit into a page. */
-static int put_once(sdb *db, const struct change *asked, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
+static int put_as_fits(sdb *db, const struct change *asked, const void *data, size_t len, const sdb_put_options *o,
+                       sdb_commit *out) {
   struct content packed;
   struct change c = *asked;
   int rc = SDB_TOO_LARGE;
@@ -127,22 +154,13 @@ static int put_once(sdb *db, const struct change *asked, const void *data, size_
   return rc == SDB_TOO_LARGE ? put_large(db, asked, data, len, o, out) : rc;
 }
 
-/* The file is full: what was deleted before may be waiting for a checkpoint, or stand beside what was not in the same pages. */
-bool room_made(sdb *db) {
-  pager_lock(db->pager);
-  bool waiting = pager_starved(db->pager) || db->dropped_count > 0 || clean_possible(db);
-  pager_unlock(db->pager);
-  return waiting && work_checkpoint(db, WORK_ASKED) == SDB_OK;
-}
-
 int sdb_put(sdb *db, const void *path, size_t path_len, const void *data, size_t len, const sdb_put_options *o, sdb_commit *out) {
   struct change c;
   int rc = change_put(db, &c, path, path_len, o);
   if (rc == SDB_OK && !data && len) rc = env_fail(&db->e, SDB_INVALID, "no data was given, but %zu bytes of it", len);
   if (rc == SDB_OK) rc = document_size_check(db, len);
   if (rc != SDB_OK) return rc;
-  rc = put_once(db, &c, data, len, o, out);
-  if (rc == SDB_FULL && room_made(db)) rc = put_once(db, &c, data, len, o, out);
+  rc = put_as_fits(db, &c, data, len, o, out);
   if (rc == SDB_OK) atomic_fetch_add_explicit(&db->n.puts, 1, memory_order_relaxed);
   return rc;
 }
@@ -181,9 +199,7 @@ int sdb_bind(sdb *db, const void *path, size_t path_len, const void *name, size_
   struct change c = {.op = OP_BIND, .path = path, .path_len = path_len, .name = name, .name_len = name_len};
   int rc = path_check(db, path, path_len);
   if (rc == SDB_OK) rc = path_check(db, name, name_len);
-  if (rc == SDB_OK) rc = commit_other(db, &c, o, out);
-  if (rc != SDB_FULL || !room_made(db)) return rc;
-  return commit_other(db, &c, o, out);
+  return rc == SDB_OK ? commit_other(db, &c, o, out) : rc;
 }
 
 int sdb_unbind(sdb *db, const void *name, size_t name_len, const sdb_put_options *o, sdb_commit *out) {
@@ -219,7 +235,7 @@ int sdb_writer_open(sdb *db, const void *path, size_t path_len, uint64_t size_hi
   w->asked = w->change;
   bool open_end = size_hint == SDB_UNKNOWN_SIZE || (db->options.use_compression && size_hint <= SDB_CHUNK);
   if (!open_end && change_is_large(db, &c, size_hint)) /* else the end tells whether it is large */
-    rc = extent_begin(&db->e, db->pager, path, (uint16_t)path_len, size_hint, size_hint, db->options.use_compression, &w->extent);
+    rc = extent_start(db, &c, size_hint, &w->extent);
   if (rc != SDB_OK) {
     sdb_writer_abort(w);
     return rc;
@@ -241,8 +257,7 @@ static int gather_more(sdb_writer *w, const void *data, size_t len) {
 /* From memory into an extent. */
 static int become_large(sdb_writer *w, uint64_t size) {
   sdb *db = w->db;
-  int rc = extent_begin(&db->e, db->pager, w->change.path, (uint16_t)w->change.path_len, size, db->options.max_document_size,
-                        db->options.use_compression, &w->extent);
+  int rc = extent_start(db, &w->change, size, &w->extent);
   if (rc == SDB_OK) rc = extent_write(w->extent, w->gather, w->gathered);
   mem_free(&db->e, w->gather);
   w->gather = NULL;
@@ -287,7 +302,7 @@ int writer_end(sdb_writer *w, bool large) {
 static int writer_commit(sdb_writer *w, sdb_commit *commit) {
   struct change c = w->change;
   struct commit q = {.ops = &c, .count = 1, .durability = w->durability, .defer = w->defer};
-  int rc = commit_run(w->db, &q);
+  int rc = commit_try(w->db, &q);
   if (rc == SDB_OK && commit) *commit = c.result;
   return rc;
 }
@@ -337,11 +352,17 @@ int sdb_restore_version(sdb *db, const void *path, size_t path_len, uint32_t ver
   sdb_writer *writer = NULL;
   sdb_attributes a;
   sdb_put_options full;
+  sdb_snapshot *now; /* content and attributes of one moment */
+  struct change asked;
+  int rc = change_put(db, &asked, path, path_len, o);
+  if (rc == SDB_OK) rc = sdb_snapshot_open(db, &now);
+  if (rc != SDB_OK) return rc;
+  rc = sdb_snapshot_get_attributes(now, path, path_len, version, &a);
+  if (rc == SDB_OK) rc = sdb_snapshot_reader_open(now, path, path_len, version, &reader);
+  sdb_snapshot_close(now);
+  if (rc != SDB_OK) return rc;
   sdb_put_options_init(&full);
   if (o) full = *o;
-  int rc = sdb_get_attributes(db, path, path_len, version, &a);
-  if (rc == SDB_OK) rc = sdb_reader_open(db, path, path_len, version, &reader);
-  if (rc != SDB_OK) return rc;
   if (!full.content_type) full.content_type = a.content_type;
   if (!full.metadata_len) full.metadata = a.metadata, full.metadata_len = a.metadata_len;
   rc = sdb_writer_open(db, path, path_len, sdb_reader_info(reader)->size, &full, &writer);

@@ -33,8 +33,8 @@ int extent_of(sdb *db, const struct change *c, const void *data, size_t len, ext
 /* `packed`: the content as it will be stored. */
 void change_small(struct change *c, const struct content *packed);
 void change_large(struct change *c, extent_writer *w, uint8_t stored[RUNS_MAX_BYTES]);
-/* After SDB_FULL: was there something that a checkpoint could free? Then trying again makes sense. */
-bool room_made(sdb *db);
+/* commit_run(); after SDB_FULL once more, if there was something that a checkpoint could free. */
+int commit_try(sdb *db, struct commit *q);
 /* Makes the content of a writer that of its change, in an extent if `large`. */
 int writer_end(sdb_writer *w, bool large);
 

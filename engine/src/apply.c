@@ -35,16 +35,27 @@ static void drop(sdb *db, uint64_t place) {
   db->dropped[(db->dropped_head + db->dropped_count++) % db->dropped_cap] = place;
 }
 
+static int drop_version(sdb *db, const struct change *c, uint32_t version) {
+  uint64_t place;
+  int rc = document_place(db, VIEW_HEAD, c->document, &c->entry, version, &place);
+  if (rc == SDB_OK) drop(db, place);
+  return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND ? SDB_OK : rc;
+}
+
 /* Drops the versions `from` to `to` of the document as it stands in `entry`. Undone by cutting the ring. What cannot be reached any
  * more because a record on the way is damaged keeps its space, until repair. */
 static int drop_versions(sdb *db, const struct change *c, uint32_t from, uint32_t to) {
-  int rc = SDB_OK;
-  if (from <= to) rc = dropped_reserve(db, (size_t)to - from + 1);
-  for (uint32_t v = from; rc == SDB_OK && v <= to; v++) {
+  if (from > to) return SDB_OK;
+  int rc = dropped_reserve(db, (size_t)to - from + 1);
+  if (rc == SDB_OK && from == to) return drop_version(db, c, from);
+  version_walk walk = document_walk(&c->entry);
+  while (rc == SDB_OK && walk.version >= from && walk.version > 0) {
+    record r;
     uint64_t place;
-    rc = document_place(db, VIEW_HEAD, c->document, &c->entry, v, &place);
-    if (rc == SDB_OK) drop(db, place);
-    else if (rc == SDB_CORRUPT || rc == SDB_NOT_FOUND) rc = SDB_OK;
+    bool goes = walk.version <= to;
+    rc = document_walk_next(db, VIEW_HEAD, c->document, &walk, &r, &place);
+    if (rc == SDB_CORRUPT) rc = SDB_OK;
+    if (rc == SDB_OK && goes && place) drop(db, place);
   }
   return rc;
 }

@@ -9,7 +9,9 @@
  * It must not overtake a durable one that still waits: then it waits with it. A durable commit first publishes what is lazily
  * visible, so that a reader never publishes it early.
  *
- * A refusal that rests on state nobody has seen yet (failed condition, "was not there", a known token) waits for that state's fate.
+ * A refusal that rests on state nobody has seen yet (a failed condition) waits for that state's fate. Where there was nothing left
+ * to do (a known token, a name that is bound, "was not there") the answer is one that somebody may rely on as if he had done it
+ * now: it waits for what was done before as the commit itself would have.
  */
 #include "codec.h"
 #include "db.h"
@@ -146,6 +148,11 @@ sdb_durability durability_of(const sdb *db, sdb_durability asked) {
   return d == SDB_DEFAULT ? SDB_DURABLE : d;
 }
 
+static void sync_soon(sdb *db) {
+  if (!db->unsynced) db->unsynced_since_us = db->e.storage->monotonic_us(db->e.storage->ctx);
+  db->unsynced = true;
+}
+
 /* What follows once the commit is applied and in the log, still under the lock. Returns the sequence to wait for, 0: none. */
 static uint64_t commit_order(sdb *db, sdb_durability d) {
   uint64_t sequence = db->last_sequence;
@@ -155,8 +162,7 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
     db->last_durable = sequence;
     return sequence;
   }
-  if (d == SDB_BUFFERED && !db->unsynced) db->unsynced_since_us = db->last_commit_us;
-  if (d == SDB_BUFFERED) db->unsynced = true;
+  if (d == SDB_BUFFERED) sync_soon(db);
   if (durable_waiting(db)) return db->last_durable; /* never visible before an earlier one */
   atomic_store(&db->lazy, true);
   if (pager_version_heavy(db->pager)) publish_lazy(db);
@@ -458,12 +464,17 @@ int commit_run(sdb *db, struct commit *q) {
   int rc = run_locked(db, q, &changed);
   uint64_t seen = db->last_sequence;
   bool unsynced = db->unsynced;
+  bool done_before = rc == SDB_OK ? !changed : rc == SDB_NOT_FOUND && q->failed < q->count && q->ops[q->failed].code == rc;
   if (rc == SDB_OK && changed) wait_for = commit_order(db, q->durability);
+  if (done_before && q->durability == SDB_BUFFERED && seen > atomic_load(&db->synced_sequence)) sync_soon(db);
   struct pressure pressure = work_pressure(db);
   pressure.sync = db->unsynced && !unsynced;
   pager_unlock(db->pager);
-  if (rc == SDB_CONFLICT || rc == SDB_NOT_FOUND) return refuse(db, rc, seen);
-  if (rc != SDB_OK) return rc;
-  if (changed) return finish(db, q, seen, wait_for, pressure);
-  return q->durability == SDB_DURABLE ? wait_durable(db, seen) : refuse(db, SDB_OK, seen);
+  if (rc == SDB_OK && changed) return finish(db, q, seen, wait_for, pressure);
+  if (done_before && pressure.sync && db->worker) work_ring(db);
+  if (done_before && q->durability == SDB_DURABLE) {
+    int synced = wait_durable(db, seen);
+    return synced == SDB_OK ? rc : synced;
+  }
+  return done_before || rc == SDB_CONFLICT || rc == SDB_NOT_FOUND ? refuse(db, rc, seen) : rc;
 }

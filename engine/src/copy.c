@@ -144,7 +144,6 @@ int copy_verify(const copy *c) {
   o.storage = c->e->storage;
   o.page_cache_size = 256;
   o.encryption_key = c->options->encryption_key;
-  o.encryption_key = c->options->encryption_key;
   o.message = text;
   o.message_size = sizeof text;
   sdb_verify_report report = {.size = sizeof report};

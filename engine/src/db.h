@@ -221,6 +221,14 @@ bool record_expired(const sdb *db, const record *r, uint64_t now_ms);
 /* A version by its table entry; and its place, without the question whether it can still be read. */
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r);
 int document_place(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, uint64_t *place);
+/* All versions from the current one down: looking each up by itself would read half of those before it again. */
+typedef struct version_walk {
+  uint32_t version; /* the next one */
+  uint64_t at[2];   /* where it stands, and the one behind it; 0: not known */
+} version_walk;
+version_walk document_walk(const table_entry *entry);
+/* The next one, and where it stands. SDB_CORRUPT with a place: it does not verify; with 0: nobody knows where it stands. */
+int document_walk_next(sdb *db, uint64_t view, uint64_t document, version_walk *w, record *r, uint64_t *place);
 /* The oldest version that can be read; `current` NULL: the current record is damaged. */
 uint32_t document_oldest(const table_entry *entry, const record *current);
 /* entry->oldest must be set. */

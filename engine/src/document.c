@@ -92,6 +92,25 @@ int document_place(sdb *db, uint64_t view, uint64_t document, const table_entry 
   return at ? SDB_OK : SDB_NOT_FOUND;
 }
 
+static int nowhere(sdb *db, uint64_t document, uint32_t version) {
+  return env_fail(&db->e, SDB_CORRUPT, "version %u of document %llu is not where the version behind it says; restore a copy",
+                  version, (unsigned long long)document);
+}
+
+version_walk document_walk(const table_entry *entry) {
+  return (version_walk){.version = entry->version, .at = {entry->current, entry->previous}};
+}
+
+int document_walk_next(sdb *db, uint64_t view, uint64_t document, version_walk *w, record *r, uint64_t *place) {
+  uint32_t version = w->version--;
+  *place = w->at[0];
+  w->at[0] = w->at[1];
+  w->at[1] = 0;
+  int rc = *place ? read_at(db, view, document, *place, version, r) : nowhere(db, document, version);
+  if (rc == SDB_OK && r->flags & RECORD_OLDER) w->at[1] = r->older;
+  return rc;
+}
+
 static int not_kept(sdb *db, const table_entry *entry, uint32_t version) {
   return absent(db, env_fail(&db->e, SDB_NOT_FOUND, "version %u cannot be read; the current one is %u", version, entry->version));
 }
@@ -108,10 +127,7 @@ int document_version(sdb *db, uint64_t view, uint64_t document, const table_entr
   if (damaged && entry->version - version > UINT8_MAX) return not_kept(db, entry, version);
   rc = document_place(db, view, document, entry, version, &place);
   if (rc == SDB_OK) rc = read_at(db, view, document, place, version, r);
-  if (rc == SDB_NOT_FOUND)
-    rc = env_fail(&db->e, SDB_CORRUPT, "version %u of document %llu is not where the version behind it says; restore a copy",
-                  version, (unsigned long long)document);
-  return rc;
+  return rc == SDB_NOT_FOUND ? nowhere(db, document, version) : rc;
 }
 
 int document_entry(sdb *db, uint64_t view, const void *path, size_t len, uint64_t *document, table_entry *entry) {

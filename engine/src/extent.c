@@ -53,6 +53,8 @@ struct extent_writer {
   bool packed; /* some chunk is compressed */
   uint16_t path_len;
   bool kept;
+  bool (*room)(void *user);
+  void *room_user;
   uint8_t path[SDB_MAX_PATH];
 };
 
@@ -193,6 +195,11 @@ int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t
   return SDB_OK;
 }
 
+void extent_when_full(extent_writer *w, bool (*room)(void *user), void *user) {
+  w->room = room;
+  w->room_user = user;
+}
+
 struct write_piece {
   extent_writer *w;
   const uint8_t *data;
@@ -205,13 +212,19 @@ static int write_piece(void *user, run r, uint64_t at, uint64_t n) {
   return rc;
 }
 
+/* More than is needed, so that runs are long, if there is so much. */
+static int grow(extent_writer *w, uint64_t need) {
+  uint64_t ahead = w->size == SDB_UNKNOWN_SIZE && w->most > w->written ? w->most - w->written : 0;
+  int rc = reserve(w, need + (ahead < GROW_BYTES ? ahead : GROW_BYTES));
+  if (rc == SDB_FULL) rc = reserve(w, need);
+  if (rc == SDB_FULL && w->room && w->room(w->room_user)) rc = reserve(w, need);
+  return rc;
+}
+
 static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, uint64_t len) {
   struct write_piece wp = {w, data};
-  if (w->capacity < offset + len) {
-    uint64_t ahead = w->size == SDB_UNKNOWN_SIZE && w->most > w->written ? w->most - w->written : 0;
-    int rc = reserve(w, offset + len + (ahead < GROW_BYTES ? ahead : GROW_BYTES));
-    if (rc != SDB_OK) return rc;
-  }
+  int rc = w->capacity < offset + len ? grow(w, offset + len) : SDB_OK;
+  if (rc != SDB_OK) return rc;
   return for_pieces(w->p, &w->list, offset, len, write_piece, &wp);
 }
 

@@ -16,6 +16,8 @@ typedef struct extent_writer extent_writer;
  * are stored compressed where it pays. Reserves space. */
 int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t size, uint64_t most, bool compress,
                  extent_writer **w);
+/* Calls `room` when the file is full while the content grows: true, if trying again makes sense. */
+void extent_when_full(extent_writer *w, bool (*room)(void *user), void *user);
 /* Appends content. SDB_FULL, SDB_IO, SDB_TOO_LARGE (more than was announced), SDB_NO_MEMORY. */
 int extent_write(extent_writer *w, const void *data, size_t len);
 /* Writes the last chunk and gives back space that was not needed; no more content after it. */

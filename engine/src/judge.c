@@ -136,15 +136,20 @@ static int check_expectation(sdb *db, const struct change *c) {
   return env_fail(&db->e, SDB_CONFLICT, "version %u was expected, but %u is current", c->expect, version);
 }
 
-/* Has a kept version been made by the write that carries this token? */
-static bool token_known(sdb *db, const struct change *c, record *found) {
-  if (!(c->r.flags & RECORD_TOKEN) || !c->document || c->expired) return false;
+/* Has a kept version been made by the write that carries this token? Only what is damaged is passed over: a version that cannot be
+ * read just now may be the one, and the write would be done twice. */
+static int token_find(sdb *db, const struct change *c, record *found, bool *known) {
+  *known = false;
+  if (!(c->r.flags & RECORD_TOKEN) || !c->document || c->expired) return SDB_OK;
   uint32_t oldest = document_oldest(&c->entry, c->has_old ? &c->old : NULL);
-  for (uint32_t v = c->entry.version; v >= oldest; v--) {
-    if (document_version(db, VIEW_HEAD, c->document, &c->entry, v, found) != SDB_OK) continue;
-    if (found->token && memcmp(found->token, c->r.token, 16) == 0) return true;
+  version_walk walk = document_walk(&c->entry);
+  while (walk.version >= oldest && !*known) {
+    uint64_t place;
+    int rc = document_walk_next(db, VIEW_HEAD, c->document, &walk, found, &place);
+    if (rc != SDB_OK && rc != SDB_CORRUPT) return rc;
+    *known = rc == SDB_OK && found->token && memcmp(found->token, c->r.token, 16) == 0;
   }
-  return false;
+  return SDB_OK;
 }
 
 /* --- Decisions ---------------------------------------------------------------------------------------------------------------- */
@@ -238,12 +243,10 @@ static int remove_expired(sdb *db, struct change *c, const void *path, size_t le
 
 static int judge_put(sdb *db, struct change *c, uint64_t now_ms) {
   record found;
-  if (token_known(db, c, &found)) {
-    c->repeated = true;
-    fill_result(c, &found, document_oldest(&c->entry, c->has_old ? &c->old : NULL));
-    return SDB_OK;
-  }
-  int rc = check_expectation(db, c);
+  int rc = token_find(db, c, &found, &c->repeated);
+  if (rc == SDB_OK && c->repeated) fill_result(c, &found, document_oldest(&c->entry, c->has_old ? &c->old : NULL));
+  if (rc != SDB_OK || c->repeated) return rc;
+  rc = check_expectation(db, c);
   if (rc == SDB_OK && c->expired) {
     rc = remove_expired(db, c, c->path, c->path_len, now_ms);
     if (rc == SDB_OK) rc = find(db, c, now_ms);

@@ -132,6 +132,37 @@ START_TEST(as_many_versions_as_are_kept) {
 }
 END_TEST
 
+static uint64_t pages_touched(void) {
+  sdb_stats stats = {.size = sizeof stats};
+  ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+  return stats.cache_hits + stats.cache_misses;
+}
+
+/* Whoever goes through all versions reads each of them once, not from the current one on for each. */
+START_TEST(all_versions_cost_one_read_each) {
+  enum { MANY = 255, MOST = 2 * MANY + 100 };
+  static sdb_info infos[MANY];
+  static const uint8_t token[16] = "unknown as yet";
+  sdb_put_options o;
+  size_t count;
+  options.versions_to_keep = MANY;
+  open_again();
+  for (unsigned v = 0; v < MANY; v++) put("/a", "text");
+  uint64_t before = pages_touched();
+  ck_assert_int_eq(sdb_versions(db, "/a", 2, infos, MANY, &count), SDB_OK);
+  ck_assert_uint_eq(count, MANY);
+  ck_assert_uint_le(pages_touched() - before, MOST);
+  sdb_put_options_init(&o);
+  o.token = token;
+  before = pages_touched();
+  ck_assert_int_eq(put_with("/a", "text", &o, NULL), SDB_OK);
+  ck_assert_uint_le(pages_touched() - before, MOST);
+  before = pages_touched();
+  ck_assert_int_eq(sdb_delete(db, "/a", 2, NULL, NULL), SDB_OK);
+  ck_assert_uint_le(pages_touched() - before, 2 * MOST); /* and the room of each is given back */
+}
+END_TEST
+
 START_TEST(an_older_version_again) {
   sdb_put_options o = plain();
   sdb_commit commit;
@@ -623,6 +654,7 @@ int main(void) {
   tcase_add_checked_fixture(all, setup, teardown);
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
     tcase_add_loop_test(all, as_many_versions_as_are_kept, kept[i], kept[i] + 1);
+  tcase_add_test(all, all_versions_cost_one_read_each);
   tcase_add_test(all, an_older_version_again);
   tcase_add_test(all, names_are_equal);
   tcase_add_test(all, as_many_names_as_fit);

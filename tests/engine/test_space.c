@@ -415,6 +415,63 @@ START_TEST(test_fill_delete_a_tenth_write_again) {
 }
 END_TEST
 
+enum { BY_PUT, BY_WRITER, BY_WRITER_UNKNOWN, BY_BATCH, BY_BATCH_WRITER, WAYS };
+
+static int write_pieces(sdb *db, const char *path, size_t len, uint64_t size, const uint8_t *content, size_t whole,
+                        sdb_writer **w) {
+  int rc = sdb_writer_open(db, path, len, size, NULL, w);
+  for (size_t at = 0; rc == SDB_OK && at < whole; at += whole / 4) {
+    rc = sdb_writer_write(*w, content + at, whole / 4);
+    if (rc != SDB_OK) sdb_writer_abort(*w);
+  }
+  return rc;
+}
+
+static int write_by(int way, sdb *db, unsigned i, const uint8_t *content, size_t whole) {
+  char path[32];
+  size_t len = path_of(i, path);
+  sdb_batch *batch;
+  sdb_writer *w;
+  if (way == BY_PUT) return sdb_put(db, path, len, content, whole, NULL, NULL);
+  if (way == BY_WRITER || way == BY_WRITER_UNKNOWN) {
+    int rc = write_pieces(db, path, len, way == BY_WRITER ? whole : SDB_UNKNOWN_SIZE, content, whole, &w);
+    return rc == SDB_OK ? sdb_writer_commit(w, NULL) : rc;
+  }
+  ck_assert_int_eq(sdb_batch_open(db, &batch), SDB_OK);
+  int rc = way == BY_BATCH ? sdb_batch_put(batch, path, len, content, whole, NULL)
+                           : write_pieces(db, path, len, SDB_UNKNOWN_SIZE, content, whole, &w);
+  if (rc == SDB_OK && way == BY_BATCH_WRITER) rc = sdb_batch_put_writer(batch, w);
+  if (rc == SDB_OK) return sdb_batch_commit(batch, NULL, NULL, 0, NULL);
+  sdb_batch_abort(batch);
+  return rc;
+}
+
+/* Large contents: whatever way they are written, the next one has the room that deletes have left, without any step between. */
+START_TEST(test_fill_delete_and_write_large_ones_again) {
+  enum { WHOLE = 4 << 19, MOST = 24 << 20 };
+  static uint8_t content[WHOLE];
+  sim *device = sim_new(1);
+  sdb_options o = options_on(device);
+  sdb *db = NULL;
+  unsigned made = 0;
+  int rc = SDB_OK;
+  o.max_db_size = MOST;
+  ck_assert_int_eq(sdb_open("space.sdb", &o, &db), SDB_OK);
+  while ((rc = write_by(_i, db, made, content, WHOLE)) == SDB_OK) made++;
+  ck_assert_int_eq(rc, SDB_FULL);
+  ck_assert_uint_ge(made, 9); /* the file holds eleven, and a reserve */
+  for (unsigned round = 0; round < 20; round++) {
+    char path[32];
+    size_t len = path_of(round, path);
+    ck_assert_int_eq(sdb_delete(db, path, len, NULL, NULL), SDB_OK);
+    rc = write_by(_i, db, made + round, content, WHOLE);
+    ck_assert_msg(rc == SDB_OK, "round %u: %s", round, sdb_strerror(rc));
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sim_free(device);
+}
+END_TEST
+
 /* --- Pages made beside a checkpoint ------------------------------------------------------------------------------------------- */
 
 static sdb *open_file(const char *name) {
@@ -492,6 +549,7 @@ int main(void) {
   tcase_add_test(tc, test_churn_is_bounded);
   tcase_add_test(tc, test_log_is_given_back);
   tcase_add_loop_test(tc, test_fill_delete_a_tenth_write_again, 0, 2);
+  tcase_add_loop_test(tc, test_fill_delete_and_write_large_ones_again, 0, WAYS);
   tcase_add_test(tc, test_pages_made_beside_a_checkpoint);
   suite_add_tcase(suite, tc);
   SRunner *runner = srunner_create(suite);

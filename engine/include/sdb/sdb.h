@@ -264,7 +264,8 @@ SDB_API SDB_MUST_USE int sdb_put(sdb *db, const void *path, size_t path_len, con
                                  const sdb_put_options *options, sdb_commit *commit);
 
 /* Deletes the document with all its names and versions. SDB_NOT_FOUND when there is none, and then nothing was written; the answer
- * waits until what it rests on is durable. Uses durability, defer and expect of the options. `commit` tells the last version. */
+ * waits until what it rests on is as durable as was asked, so that a retry may be believed. Uses durability, defer and expect.
+ * `commit` tells the last version. */
 SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, const sdb_put_options *options, sdb_commit *commit);
 /* The same by the document's id. SDB_CORRUPT when its record is damaged and none tells whose it is: delete it by path then. */
 SDB_API SDB_MUST_USE int sdb_delete_id(sdb *db, const uint8_t id[16], const sdb_put_options *options, sdb_commit *commit);

@@ -240,6 +240,7 @@ static void release(sdb *db) {
   e.storage->close(db->file);
   mem_free(&e, db->dropped);
   mem_free(&e, db->free_documents);
+  mem_free(&e, db->behind.documents);
   mem_free(&e, db->name);
   mutex_destroy(&db->turn);
   mutex_destroy(&db->feed_lock);
@@ -598,7 +599,7 @@ int sdb_get_stats(sdb *db, sdb_stats *s) {
   s->heap_pages = db->roots.heap_pages;
   s->heap_live_bytes = db->roots.heap_live;
   s->rebuilding = rebuild_running(db);
-  s->repair_needed = db->rebuild.given_up;
+  s->repair_needed = db->rebuild.given_up || db->behind.operations > 0;
   pager_unlock(db->pager);
   s->sequence = atomic_load(&db->visible_sequence);
   s->synced_sequence = atomic_load(&db->synced_sequence);

@@ -298,7 +298,9 @@ static void check_sums(struct check *c) {
 static int check_all(struct check *c) {
   sdb *db = c->db;
   tree_visitor v = {.user = c, .page = visit_structure_page, .entry = visit_path, .problem = say};
-  if (db->log_damaged) tell(c, "the log is damaged: commits behind number %llu are lost", (unsigned long long)db->last_sequence);
+  if (db->behind.operations) tell(c, "%llu operations of the log could not be applied", (unsigned long long)db->behind.operations);
+  else if (db->log_damaged)
+    tell(c, "the log is damaged: commits behind number %llu are lost", (unsigned long long)db->last_sequence);
   int rc = collect(db, UINT32_MAX);
   if (rc == SDB_OK) rc = pager_check_chunks(db->pager, say, c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_page, c);

@@ -130,8 +130,10 @@ int wait_durable(sdb *db, uint64_t sequence) {
 int commit_ready(sdb *db) {
   if (db->read_only)
     return env_fail(&db->e, SDB_READ_ONLY,
-                    db->log_damaged ? "the log is damaged; the database is open for reading only until a copy is restored"
-                                    : "the database is open for reading only");
+                    db->log_damaged
+                        ? "the log is damaged or could not be applied; the database is open for reading only until it is "
+                          "repaired or a copy is restored"
+                        : "the database is open for reading only");
   if (atomic_load(&db->e.sync_failed))
     return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   if (log_started(db->log)) return SDB_OK;

@@ -194,7 +194,12 @@ struct sdb {
 
   atomic_uint_fast64_t snapshots; /* open */
   bool read_only;
-  bool log_damaged;
+  bool log_damaged; /* the state may lack something that the log has, or had */
+  struct {
+    uint64_t operations; /* of the log that were left out, because what they change is damaged */
+    uint8_t *documents;  /* a bit each below `limit`: nobody knows what it is now */
+    uint64_t limit;
+  } behind;
   uint64_t recovered;
   struct counters n;
   compress_habit habit; /* of small contents */
@@ -229,6 +234,10 @@ typedef struct version_walk {
 version_walk document_walk(const table_entry *entry);
 /* The next one, and where it stands. SDB_CORRUPT with a place: it does not verify; with 0: nobody knows where it stands. */
 int document_walk_next(sdb *db, uint64_t view, uint64_t document, version_walk *w, record *r, uint64_t *place);
+/* Replay left something out that the log has about it: it is answered SDB_CORRUPT. */
+static inline bool document_behind(const sdb *db, uint64_t document) {
+  return document < db->behind.limit && db->behind.documents[document >> 3] >> (document & 7) & 1;
+}
 /* The oldest version that can be read; `current` NULL: the current record is damaged. */
 uint32_t document_oldest(const table_entry *entry, const record *current);
 /* entry->oldest must be set. */
@@ -519,6 +528,9 @@ int rebuild_step(sdb *db, unsigned budget);
 /* The roots as the checkpoint that begins stores them; and that it is complete. Writer's lock held. */
 void rebuild_fix(sdb *db, roots *fixed);
 void rebuild_fixed(sdb *db);
+/* For replay: the path tree is made again to its end, from the records as they are now; `between` is called after each turn, and
+ * may leave pager and lock. SDB_CORRUPT: it cannot be. Writer's lock held, inside enter and leave, before anybody reads. */
+int rebuild_path_now(sdb *db, int (*between)(void *user), void *user);
 /* Another, empty expiry tree, to be filled from the records. Writer's lock held, inside enter and leave. */
 int rebuild_expiry(sdb *db);
 

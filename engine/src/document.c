@@ -60,7 +60,9 @@ static int wrong_record(sdb *db, uint64_t document) {
 int absent(sdb *db, int code) {
   if (!db->log_damaged) return code;
   return env_fail(&db->e, SDB_CORRUPT,
-                  "nothing is there in the state before the log's damage, but it may be in the lost part; restore a copy");
+                  db->behind.operations
+                      ? "nothing is there, but it may be in what could not be applied of the log; repair the database"
+                      : "nothing is there in the state before the log's damage, but it may be in the lost part; restore a copy");
 }
 
 bool record_expired(const sdb *db, const record *r, uint64_t now_ms) {
@@ -117,6 +119,11 @@ static int not_kept(sdb *db, const table_entry *entry, uint32_t version) {
 
 int document_version(sdb *db, uint64_t view, uint64_t document, const table_entry *entry, uint32_t version, record *r) {
   uint64_t place;
+  if (document_behind(db, document))
+    return env_fail(&db->e, SDB_CORRUPT,
+                    "the log has changes of document %llu that could not be applied, because what they change is damaged; repair "
+                    "the database",
+                    (unsigned long long)document);
   if (version == SDB_CURRENT || version == entry->version) return read_at(db, view, document, entry->current, entry->version, r);
   if (version > entry->version || !entry->previous) return not_kept(db, entry, version);
   if (version == entry->version - 1) return read_at(db, view, document, entry->previous, version, r);

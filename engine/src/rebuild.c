@@ -15,6 +15,9 @@
  * by a checkpoint, in memory once that is complete: commits that the old tree could not have taken are replayed on the new one
  * only.
  *
+ * Replay that meets damage in the path tree cannot go on without it, so there the same is done at once, to the end, with the
+ * records as they are at that operation. Nobody reads yet, so the fresh tree takes the place of the old one without a checkpoint.
+ *
  * Nothing is lost silently: a name whose record and whose place in the tree are both damaged is in neither, and then the count of
  * names, which the roots keep, is not reached. The old tree stays, its ranges go on answering SDB_CORRUPT, until `repair`.
  */
@@ -73,7 +76,7 @@ static int path_begin(sdb *db) {
 
 static int path_take(sdb *db, const uint8_t *name, size_t len, uint64_t document) {
   uint64_t there;
-  int rc = pager_admit(db->pager, 0, 8, false);
+  int rc = pager_admit(db->pager, 0, 8, db->read_only); /* read only it stays in memory */
   if (rc == SDB_OK) rc = tree_get(db->pager, VIEW_HEAD, db->roots.fresh_tree, name, len, &there);
   if (rc != SDB_NOT_FOUND) return rc;
   rc = tree_put(db->pager, db->roots.fresh_tree, name, len, document);
@@ -171,9 +174,8 @@ void rebuild_fix(sdb *db, roots *fixed) {
   fixed->sweep = true;
 }
 
-void rebuild_fixed(sdb *db) {
+static void path_switch(sdb *db, bool opening) {
   roots *rt = &db->roots;
-  if (!db->rebuild.switching || !rt->fresh_tree) return;
   rt->path_tree = rt->fresh_tree;
   rt->fresh_tree = 0;
   rt->fresh_built = rt->fresh_names = 0;
@@ -181,8 +183,13 @@ void rebuild_fixed(sdb *db) {
   db->rebuild.sweep = SWEEP_BEGIN;
   db->rebuild.ready = db->rebuild.switching = db->rebuild.walking = false;
   db->suffix.after_us = 0;
-  names_publish_path(db, rt->path_tree, false);
+  names_publish_path(db, rt->path_tree, opening);
   atomic_store(&db->path_damaged, false);
+}
+
+void rebuild_fixed(sdb *db) {
+  if (!db->rebuild.switching || !db->roots.fresh_tree) return;
+  path_switch(db, false);
   note_unlogged(db); /* the next read sees it */
 }
 
@@ -196,6 +203,21 @@ static int path_turn(sdb *db) {
   names_give_up_fresh(db);
   db->rebuild.given_up = true;
   return env_fail(&db->e, rc, "the path index is damaged, and so is what it would be made from; repair the database");
+}
+
+/* The names are as many in every state between two operations, so the tree is as good there as behind a checkpoint; and as nobody
+ * reads, it takes the old one's place at once. */
+int rebuild_path_now(sdb *db, int (*between)(void *user), void *user) {
+  struct rebuild *b = &db->rebuild;
+  int rc = b->given_up ? SDB_CORRUPT : SDB_OK;
+  while (rc == SDB_OK && !b->ready) {
+    rc = path_turn(db);
+    if (rc == SDB_OK && b->after_us) rc = SDB_IO; /* what was not given may be had at another time */
+    if (rc == SDB_OK) rc = between(user);
+  }
+  b->after_us = 0;
+  if (rc == SDB_OK) path_switch(db, true);
+  return rc;
 }
 
 /* --- Expiry tree -------------------------------------------------------------------------------------------------------------- */

@@ -8,6 +8,14 @@
  * After a clean close there is nothing behind the position, the log is not even looked at, and none of this happens. Opened for
  * reading, step 3 is left out: the applied state lives in memory. Damage in the middle of the log (not a torn tail) makes the
  * database read-only.
+ *
+ * Damage in the data file that step 2 meets:
+ *
+ *     suffix, expiry tree      another one is begun, as when a commit meets it (names.c, rebuild.c)
+ *     path tree                made again at once, to its end, from the records as they are at that operation; then it goes on
+ *     path tree, names lost    the operation is left out and its document answers SDB_CORRUPT; everything else is applied.
+ *       table, map             Nothing counts on disk then: the log alone has what was left out, so it must stay
+ *     bitmap                   applied in memory: which place is free is not known
  */
 #include "db.h"
 
@@ -30,6 +38,7 @@ struct replay {
   sdb *db;
   uint64_t after; /* sequence that the checkpoint contains */
   uint64_t applied;
+  bool blind; /* which places are free is not known: nothing may be written */
   unsigned slot;
   struct beside beside;
 };
@@ -88,7 +97,8 @@ static int verify_op(struct replay *rp, const log_record *r, uint8_t code, uint8
   if (run_list_parse(&l, &rec) != SDB_OK) return bad(rp->db, r);
   for (uint32_t i = 0; i < l.count; i++) {
     int rc = pager_hold_run(rp->db->pager, l.runs[i]);
-    if (rc != SDB_OK) return rc == SDB_INVALID ? bad(rp->db, r) : rc;
+    rp->blind |= rc == SDB_CORRUPT;
+    if (rc != SDB_OK && rc != SDB_CORRUPT) return rc == SDB_INVALID ? bad(rp->db, r) : rc;
   }
   return SDB_OK;
 }
@@ -133,18 +143,17 @@ static int replay_names(sdb *db, const log_record *r, struct change *c, const ui
   return rc == SDB_NOT_FOUND ? bad(db, r) : rc;
 }
 
-static int apply_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
-  struct change c = {.op = code, .created = code == OP_PUT && flags & 1};
-  int rc = code == OP_PUT ? replay_put(rp->db, r, &c, body, len) : replay_names(rp->db, r, &c, body, len);
-  if (rc == SDB_OK) apply_end(rp->db, &c);
-  mem_free(&rp->db->e, c.scratch);
+static int apply_once(sdb *db, const log_record *r, uint8_t code, bool created, const uint8_t *body, uint32_t len) {
+  struct change c = {.op = code, .created = created};
+  int rc = code == OP_PUT ? replay_put(db, r, &c, body, len) : replay_names(db, r, &c, body, len);
+  if (rc == SDB_OK) apply_end(db, &c);
+  mem_free(&db->e, c.scratch);
   return rc;
 }
 
 int recover_apply(sdb *db, uint8_t code, bool created, const uint8_t *body, uint32_t len) {
-  struct replay rp = {.db = db};
   const log_record none = {.sequence = db->last_sequence};
-  return apply_op(&rp, &none, code, created, body, len);
+  return apply_once(db, &none, code, created, body, len);
 }
 
 static void beside_main(void *arg) {
@@ -226,11 +235,51 @@ static int write_ahead(sdb *db) {
 }
 
 /* Now and then the pager is left, so that memory of pages that were replaced comes back. */
-static int breathe(struct replay *rp) {
+static int breathe(void *user) {
+  struct replay *rp = user;
   pager_leave(rp->db->pager, rp->slot);
   int rc = rp->beside.thread ? beside_turn(&rp->beside) : write_ahead(rp->db);
   rp->slot = pager_enter(rp->db->pager);
   return rc;
+}
+
+/* *mended: the path tree was what was damaged, and is whole again. */
+static int mend(struct replay *rp, bool *mended) {
+  sdb *db = rp->db;
+  *mended = false;
+  if (!atomic_load(&db->path_damaged) || db->rebuild.given_up) return SDB_OK;
+  int rc = rebuild_path_now(db, breathe, rp);
+  *mended = rc == SDB_OK;
+  return rc == SDB_CORRUPT ? SDB_OK : rc;
+}
+
+/* A number behind the last one is that of no document that anybody can find. */
+static int leave_out(sdb *db, const uint8_t id[16]) {
+  uint64_t document = id_document(id), limit = align_up(db->roots.doc_limit, 8);
+  db->behind.operations++;
+  if (document >= limit) return SDB_OK;
+  if (limit > db->behind.limit) {
+    uint8_t *bits = mem_resize(&db->e, db->behind.documents, limit / 8);
+    if (!bits) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for %llu documents", (unsigned long long)limit);
+    memset(bits + db->behind.limit / 8, 0, (limit - db->behind.limit) / 8);
+    db->behind.documents = bits;
+    db->behind.limit = limit;
+  }
+  db->behind.documents[document >> 3] |= (uint8_t)(1u << (document & 7));
+  return SDB_OK;
+}
+
+static int apply_op(struct replay *rp, const log_record *r, uint8_t code, uint8_t flags, const uint8_t *body, uint32_t len) {
+  sdb *db = rp->db;
+  record named;
+  bool created = code == OP_PUT && flags & 1, mended = false;
+  int rc = apply_once(db, r, code, created, body, len), made = rc == SDB_CORRUPT ? mend(rp, &mended) : SDB_OK;
+  if (made != SDB_OK) return made;
+  if (mended) rc = apply_once(db, r, code, created, body, len);
+  if (rc != SDB_CORRUPT) return rc;
+  if (code != OP_PUT) return leave_out(db, body);
+  rc = record_parse(&named, body, len);
+  return rc == SDB_OK ? leave_out(db, named.id) : rc;
 }
 
 static int apply_record(void *user, const log_record *r) {
@@ -277,6 +326,27 @@ int recover_seal(sdb *db) {
   return work_checkpoint(db, WORK_RECOVERED);
 }
 
+/* Opened all the same: what verifies is served, and nothing is written, so that log and file stay what a repair needs. */
+static int only_read(sdb *db, const log_scan_result *result) {
+  unsigned long long sequence = (unsigned long long)db->last_sequence, left_out = (unsigned long long)db->behind.operations;
+  db->read_only = db->log_damaged = true;
+  if (result->damaged)
+    env_fail(
+        &db->e, SDB_CORRUPT,
+        "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; restore a copy",
+        sequence, (unsigned long long)result->end);
+  else if (left_out)
+    env_fail(&db->e, SDB_CORRUPT,
+             "%llu operations of the log could not be applied, because what they change is damaged; open for reading only, without "
+             "them; repair the database or restore a copy",
+             left_out);
+  else
+    env_fail(&db->e, SDB_CORRUPT,
+             "the log was applied in memory only, because what says where there is room in the data file is damaged; open for "
+             "reading only; repair the database or restore a copy");
+  return SDB_OK;
+}
+
 int recover(sdb *db) {
   const header h = *pager_header(db->pager);
   struct replay rp = {.db = db, .after = h.roots.sequence};
@@ -299,22 +369,19 @@ int recover(sdb *db) {
   if (!result.damaged) rc = pager_settle(db->pager);
   if (rc != SDB_OK) return rc;
   if (result.records) {
-    if (result.damaged) db->read_only = true;
+    if (result.damaged || rp.blind) db->read_only = true;
     rc = apply_log(&rp, &h.log, &result);
   }
   if (rc == SDB_OK && pager_faults(db->pager)) rc = pager_fault_error(db->pager); /* what was judged may rest on zeros */
   if (rc != SDB_OK) return rc;
-  if (result.damaged) {
-    db->read_only = db->log_damaged = true;
-    env_fail(
-        &db->e, SDB_CORRUPT,
-        "the log is damaged behind commit %llu (position %llu); open for reading only, with the state before that; restore a copy",
-        (unsigned long long)db->last_sequence, (unsigned long long)result.end);
-  }
   db->recovered = rp.applied;
   atomic_store(&db->visible_sequence, db->last_sequence);
   atomic_store(&db->synced_sequence, db->last_sequence);
   log_place end = {.position = result.end, .chain = result.chain};
-  log_past(db->log, &end, db->last_sequence + (db->read_only ? 0 : SEQUENCE_GAP));
-  return db->read_only ? SDB_OK : recover_seal(db);
+  bool damaged = result.damaged || rp.blind || db->behind.operations > 0;
+  log_past(db->log, &end, db->last_sequence + (db->read_only || damaged ? 0 : SEQUENCE_GAP));
+  if (damaged) return only_read(db, &result);
+  if (db->read_only) return SDB_OK;
+  rc = recover_seal(db);
+  return rc == SDB_CORRUPT ? only_read(db, &result) : rc;
 }

@@ -727,6 +727,10 @@ static int open_damaged(repair *rp) {
   o.message_size = sizeof text;
   rc = sdb_open(rp->name, &o, &rp->from);
   if (rc != SDB_OK) rp->from = NULL;
+  if (rp->from && rp->from->behind.operations) { /* traces tell better than a state from which something was left out */
+    (void)sdb_close(rp->from);
+    rp->from = NULL;
+  }
   return rc == SDB_NO_MEMORY ? env_fail(&rp->e, rc, "%s", text) : SDB_OK;
 }
 
@@ -739,6 +743,8 @@ static int save_all(repair *rp) {
     rc = save_from_database(rp, &all);
   }
   if (rc != SDB_OK || all) return rc;
+  if (!rp->log_wanted && rp->from->recovered) rc = scan_log(rp); /* the only place of what was replayed, but for memory */
+  if (rc != SDB_OK) return rc;
   rp->owned = mem_new(&rp->e, rp->pages / 8 + 1);
   if (!rp->owned) return env_fail(&rp->e, SDB_NO_MEMORY, "out of memory for a repair");
   rc = scan_pages(rp);

@@ -119,6 +119,47 @@ START_TEST(nothing_is_lost_beside_the_thread) {
 }
 END_TEST
 
+/* Every damaged leaf is met while the other thread writes; the whole tree is made again then. */
+START_TEST(a_damaged_tree_is_made_again_beside_the_thread) {
+  sdb_file *file;
+  uint64_t size;
+  uint8_t page[4096];
+  unsigned damaged = 0;
+  set_up();
+  open_it();
+  close_it();
+  open_it();
+  for (unsigned i = 0; i < DOCUMENTS; i += 2) {
+    char path[32];
+    size_t len = path_of(path, i);
+    ck_assert_int_eq(sdb_delete(db, path, len, NULL, NULL), SDB_OK);
+    ck_assert_int_eq(sdb_put(db, path, len, content + i % 256, SIZE, NULL, NULL), SDB_OK);
+  }
+  die();
+  ck_assert_int_eq(memory->open(memory->ctx, "d", SDB_OPEN_WRITE, &file), SDB_OK);
+  ck_assert_int_eq(memory->get_size(file, &size), SDB_OK);
+  for (uint64_t at = 393216 + 522 * sizeof page; at < size; at += sizeof page) {
+    ck_assert_int_eq(memory->read(file, at, page, sizeof page), SDB_OK);
+    if (page[4] != 2 || at / sizeof page % 5) continue; /* a leaf */
+    page[2000] ^= 1;
+    ck_assert_int_eq(memory->write(file, at, page, sizeof page), SDB_OK);
+    damaged++;
+  }
+  memory->close(file);
+  ck_assert_uint_gt(damaged, 2);
+  if (_i == 1) glass.thread_start = no_thread;
+  open_it();
+  ck_assert_int_eq(sdb_scrub(db), SDB_OK);
+  sdb_stats stats = {.size = sizeof stats};
+  for (bool more = true; more || stats.scrubs == 0;) { /* what the tree was is collected */
+    ck_assert_int_eq(sdb_step(db, 1000, &more), SDB_OK);
+    ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+  }
+  must_have_all();
+  tear_down();
+}
+END_TEST
+
 START_TEST(a_write_that_fails_there_is_an_error_of_the_open) {
   set_up();
   for (int nth = 0; nth < 12; nth += 1 + nth / 3) {
@@ -138,6 +179,7 @@ int main(void) {
   TCase *tc = tcase_create("recovery");
   tcase_set_timeout(tc, 300);
   tcase_add_loop_test(tc, nothing_is_lost_beside_the_thread, 0, 2);
+  tcase_add_loop_test(tc, a_damaged_tree_is_made_again_beside_the_thread, 0, 2);
   tcase_add_test(tc, a_write_that_fails_there_is_an_error_of_the_open);
   suite_add_tcase(s, tc);
   SRunner *sr = srunner_create(s);

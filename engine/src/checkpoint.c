@@ -278,17 +278,19 @@ static uint64_t word_at(const pager *p, const struct map_chunk *c, uint32_t slot
   return place | (uint64_t)kind << 32 | (uint64_t)(kind == PAGE_HEAP ? (c->behind ? c->stored : c->live)[slot] : 0) << 40;
 }
 
-static int map_image(pager *p, struct map_chunk *c, const uint8_t *before, uint8_t *image, uint32_t *used) {
+static int map_image(pager *p, struct map_chunk *c, uint32_t *next, uint8_t *image, uint32_t *used) {
   bool later = false;
   c->dirty = false;
   *used = 0;
   for (uint32_t i = 0; i < p->g.chunk_words; i++) {
-    uint64_t now = word_at(p, c, i, &later), old = get64(before + 8 * (size_t)i);
+    uint64_t now = word_at(p, c, i, &later);
+    uint32_t old = c->places[i];
     put64(image + 8 * (size_t)i, now);
+    next[i] = (uint32_t)now;
     *used += now != 0;
-    if ((uint32_t)now == (uint32_t)old) continue;
-    int rc = old ? mark_place(p, (uint32_t)old, false) : SDB_OK;
-    if (rc == SDB_OK && now) rc = mark_place(p, (uint32_t)now, true);
+    if (next[i] == old) continue;
+    int rc = old ? mark_place(p, old, false) : SDB_OK;
+    if (rc == SDB_OK && now) rc = mark_place(p, next[i], true);
     if (rc != SDB_OK) return rc;
   }
   c->dirty |= later;
@@ -296,25 +298,23 @@ static int map_image(pager *p, struct map_chunk *c, const uint8_t *before, uint8
 }
 
 static int write_map_chunk(pager *p, struct group *g, uint32_t group, uint32_t index) {
-  uint8_t *image = p->stage, *before = p->stage + p->g.page_size;
-  dir_entry entry = dir_get(g->dir, index);
-  memset(before, 0, p->g.page_size);
-  if (entry.written) {
-    int rc = p->e->storage->read(p->file, chunk_offset(&p->g, group, index, entry.copy), before, p->g.page_size);
-    if (rc != SDB_OK) return env_fail(p->e, SDB_IO, "cannot read map chunk %u", index);
-    if (crc32c(0, before, p->g.page_size) != entry.crc)
-      return env_fail(p->e, SDB_CORRUPT, "map chunk %u of group %u changed on the device", index, group);
-  }
-  uint32_t used = 0;
+  struct map_chunk *c = atomic_load(&g->maps[index]);
+  uint8_t *image = p->stage;
+  uint32_t used = 0, *next = mem_alloc(p->e, p->g.chunk_words * sizeof *next);
+  if (!next) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for a checkpoint");
   pager_lock(p);
   unsigned slot = pager_enter(p); /* clean frames may be evicted while their words are read */
   int rc = space_ensure_group(p, group);
-  if (rc == SDB_OK) rc = map_image(p, atomic_load(&g->maps[index]), before, image, &used);
-  if (rc == SDB_OK) rc = pending_add(p, group, index, image, used, entry);
-  if (rc != SDB_OK) atomic_load(&g->maps[index])->dirty = true;
+  if (rc == SDB_OK) rc = map_image(p, c, next, image, &used);
+  if (rc == SDB_OK) rc = pending_add(p, group, index, image, used, dir_get(g->dir, index));
+  if (rc == SDB_OK) c->next = next;
+  else c->dirty = true;
   pager_leave(p, slot);
   pager_unlock(p);
-  if (rc != SDB_OK) return rc;
+  if (rc != SDB_OK) {
+    mem_free(p->e, next);
+    return rc;
+  }
   return write_file(p, chunk_offset(&p->g, group, index, p->cp.pending[p->cp.pending_count - 1].entry.copy), image, p->g.page_size);
 }
 
@@ -473,6 +473,15 @@ int pager_change_key(pager *p, const uint8_t *key) {
   return rc;
 }
 
+/* The chunk of the map that was written: the places in it are those of the last checkpoint from now on, or it is to be written anew.
+ */
+static void map_settle(pager *p, struct map_chunk *c, bool ok) {
+  mem_free(p->e, ok ? c->places : c->next);
+  if (ok) c->places = c->next;
+  else c->dirty = true;
+  c->next = NULL;
+}
+
 static void checkpoint_apply(pager *p) {
   struct checkpoint *cp = &p->cp;
   mutex_lock(&p->load_lock); /* readers load chunks by what the directories say */
@@ -481,6 +490,7 @@ static void checkpoint_apply(pager *p) {
     if (e->group >= MAX_GROUPS) continue; /* in the header */
     if (e->index == ENTRY_GROUP_DIR) dir_put(p->root_dir, e->group, e->entry);
     else dir_put(atomic_load(&p->groups[e->group])->dir, e->index, e->entry);
+    if (e->index < p->g.map_chunks) map_settle(p, atomic_load(&atomic_load(&p->groups[e->group])->maps[e->index]), true);
   }
   p->head = cp->head;
   mutex_unlock(&p->load_lock);
@@ -499,7 +509,7 @@ static void checkpoint_forget(pager *p) {
     struct pending_entry *e = &cp->pending[i];
     if (e->group >= MAX_GROUPS || e->index == ENTRY_GROUP_DIR) continue;
     struct group *g = atomic_load(&p->groups[e->group]);
-    if (e->index < p->g.map_chunks) atomic_load(&g->maps[e->index])->dirty = true;
+    if (e->index < p->g.map_chunks) map_settle(p, atomic_load(&g->maps[e->index]), false);
     else g->bitmaps[e->index - p->g.map_chunks]->dirty = true;
   }
   struct frame_list later = p->dirty;

@@ -63,6 +63,8 @@ static void group_drop(pager *p, uint32_t index) {
       }
     }
     mem_free(p->e, c->live);
+    mem_free(p->e, c->places);
+    mem_free(p->e, c->next);
     mem_free(p->e, c);
   }
   for (uint32_t b = 0; b < p->g.bitmaps; b++) {

@@ -60,12 +60,33 @@ static dir_entry entry_of(pager *p, const struct group *g, uint32_t index) {
   return entry;
 }
 
-int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf) {
+/* Has the next checkpoint write a chunk of the group from memory, and with it group directory and root page. `chunk` all ones: any.
+ * False: it is not in memory. */
+static bool rewrite(pager *p, const struct group *g, uint32_t chunk) {
+  bool found = false;
+  pager_lock(p);
+  for (uint32_t i = 0; !found && i < p->g.map_chunks + p->g.bitmaps; i++) {
+    if (chunk != UINT32_MAX && i != chunk) continue;
+    struct map_chunk *c = i < p->g.map_chunks ? atomic_load(&g->maps[i]) : NULL;
+    struct bitmap *b = i < p->g.map_chunks ? NULL : g->bitmaps[i - p->g.map_chunks];
+    if (c) c->dirty = true;
+    if (b) b->dirty = true;
+    found = c || b;
+  }
+  pager_unlock(p);
+  return found;
+}
+
+int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf, bool *mends) {
   uint32_t i = *index, per_group = 1 + p->g.map_chunks + p->g.bitmaps;
   ++*index;
+  *mends = false;
   if (i < p->g.root_pages) {
     dir_entry e = entry_of(p, NULL, i);
-    return fixed_one(p, root_dir_offset(&p->g, i, e.copy), e, "root directory page", i, buf);
+    int rc = fixed_one(p, root_dir_offset(&p->g, i, e.copy), e, "root directory page", i, buf);
+    struct group *first = atomic_load(&p->groups[i * (p->g.page_size / 8)]);
+    if (rc == SDB_CORRUPT) *mends = p->root_loaded[i] && first && rewrite(p, first, UINT32_MAX);
+    return rc;
   }
   i -= p->g.root_pages;
   uint32_t group = i / per_group, entry = i % per_group;
@@ -81,11 +102,15 @@ int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf) {
   }
   if (entry == 0) {
     dir_entry e = dir_get(p->root_dir, group);
-    return fixed_one(p, group_dir_offset(&p->g, group, e.copy), e, "group directory", group, buf);
+    rc = fixed_one(p, group_dir_offset(&p->g, group, e.copy), e, "group directory", group, buf);
+    if (rc == SDB_CORRUPT) *mends = rewrite(p, g, UINT32_MAX);
+    return rc;
   }
   dir_entry e = entry_of(p, g, entry - 1);
-  return fixed_one(p, chunk_offset(&p->g, group, entry - 1, e.copy), e, entry - 1 < p->g.map_chunks ? "map chunk" : "bitmap chunk",
-                   entry - 1, buf);
+  rc = fixed_one(p, chunk_offset(&p->g, group, entry - 1, e.copy), e, entry - 1 < p->g.map_chunks ? "map chunk" : "bitmap chunk",
+                 entry - 1, buf);
+  if (rc == SDB_CORRUPT) *mends = rewrite(p, g, entry - 1);
+  return rc;
 }
 
 /* --- Pages that nothing reaches ----------------------------------------------------------------------------------------------- */

@@ -49,6 +49,8 @@ struct map_chunk {
   uint32_t used;    /* words in use, as the writer sees it */
   bool dirty;       /* some word's place, kind or live bytes differ from the last checkpoint */
   bool behind;      /* `live` has changed since the running checkpoint began */
+  uint32_t *places; /* of the pages in the last complete checkpoint, 0: none. From memory: the chunk on the device may go bad */
+  uint32_t *next;   /* the same of the checkpoint that runs, when it has written the chunk */
   uint16_t *live;   /* heap pages: live bytes / 8 */
   uint16_t *stored; /* with `behind`: the same in the state that the checkpoint stands for */
   _Atomic uint64_t word[];

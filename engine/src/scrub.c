@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* scrub.c - everything that the newest state reaches, read again from the file and verified, in short steps beside everybody.
  *
- *     fixed       header slots, directories, map and bitmap chunks                 (no key needed)
+ *     fixed       header slots, directories, map and bitmap chunks; those in memory are written anew    (no key needed)
  *     pages       every logical page as it stands in the file                      (no key needed)
  *     trees       every leaf of every tree and the way to it; damage starts a rebuild
  *     empty       the records that are whole leave the damaged heap pages
@@ -69,6 +69,14 @@ static void next_phase(struct scrub *s) {
   s->version = s->chunk = 0;
 }
 
+/* What is damaged in the file is in memory: a checkpoint makes it whole. */
+static void want_checkpoint(sdb *db) {
+  unsigned slot;
+  writer_enter(db, &slot);
+  if (commit_ready(db) == SDB_OK) db->checkpoint_wanted = true;
+  writer_leave(db, slot);
+}
+
 static int step_fixed(sdb *db) {
   struct scrub *s = &db->scrub;
   if (s->cursor == 0) {
@@ -77,7 +85,9 @@ static int step_fixed(sdb *db) {
     pager_unlock(db->pager);
   }
   for (unsigned i = 0; i < STAY; i++) {
-    int rc = pager_scrub_fixed(db->pager, &s->cursor, s->buf);
+    bool mends = false;
+    int rc = pager_scrub_fixed(db->pager, &s->cursor, s->buf, &mends);
+    if (mends) want_checkpoint(db);
     if (rc == SDB_END) {
       next_phase(s);
       return SDB_OK;

@@ -93,7 +93,8 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
   struct map_chunk *c = mem_new(p->e, sizeof *c + words * sizeof c->word[0]);
   uint8_t *page = mem_alloc(p->e, p->g.page_size);
   uint16_t *live = mem_new(p->e, 2 * words * sizeof *live);
-  int rc = c && page && live ? SDB_OK : env_fail(p->e, SDB_NO_MEMORY, "out of memory for a chunk of the page map");
+  uint32_t *places = mem_new(p->e, words * sizeof *places);
+  int rc = c && page && live && places ? SDB_OK : env_fail(p->e, SDB_NO_MEMORY, "out of memory for a chunk of the page map");
   if (rc == SDB_OK) {
     dir_entry entry = dir_get(g->dir, index);
     rc = read_checked(p, chunk_offset(&p->g, group, index, entry.copy), entry, page, "map chunk", group * p->g.map_chunks + index);
@@ -108,14 +109,17 @@ static int map_load(pager *p, struct group *g, uint32_t group, uint32_t index) {
     }
     atomic_init(&c->word[i], word_place(place, (uint8_t)(w >> 32)));
     live[i] = (uint16_t)(w >> 40);
+    places[i] = place;
     c->used++;
   }
   mem_free(p->e, page);
   if (rc != SDB_OK) {
     mem_free(p->e, c);
     mem_free(p->e, live);
+    mem_free(p->e, places);
     return rc;
   }
+  c->places = places;
   c->live = live;
   c->stored = live + words;
   atomic_store(&g->maps[index], c);

@@ -768,25 +768,82 @@ START_TEST(a_buffered_commit_at_the_clocks_zero_is_synced) {
 }
 END_TEST
 
+/* Where a directory's entry says that the copy stands which counts: of map chunks, then bitmaps; all ones: of the group directory. */
+static uint64_t chunk_place(uint32_t index) {
+  uint8_t slot[4096], entry[8], dir[PAGE];
+  peek(NAME, 0, slot, sizeof slot);
+  peek(NAME, ROOT_DIR + (get32(slot + 512 + 4) >> 30 & 1) * (uint64_t)PAGE, entry, sizeof entry);
+  uint64_t group = GROUP_HEAD + (get32(entry + 4) >> 30 & 1) * (uint64_t)PAGE;
+  if (index == UINT32_MAX) return group;
+  peek(NAME, group, dir, sizeof dir);
+  return GROUP_HEAD + (2 + 2 * (uint64_t)index + (get32(dir + 8 * (size_t)index + 4) >> 30 & 1)) * PAGE;
+}
+
+static void damage_chunk(uint32_t index) {
+  uint64_t chunk = chunk_place(index);
+  peek(NAME, chunk, page, PAGE);
+  page[PAGE - 1] ^= 1;
+  poke(NAME, chunk, page, PAGE);
+}
+
+/* What a chunk says is in memory once it was read, and the next checkpoint asks nobody else. */
+START_TEST(a_chunk_in_memory_may_go_bad_on_the_device) {
+  sdb_check_report r = {.size = sizeof r};
+  static const uint32_t places[] = {0, MAP_CHUNKS, UINT32_MAX};
+  set_up();
+  open_it();
+  must_put("/a", 70000);
+  for (unsigned i = 0; i < 3; i++) {
+    ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    damage_chunk(places[i]);
+    must_put("/b", 300 + i);
+  }
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  close_it();
+  open_it();
+  ck_assert_int_eq(look("/a", 70000), SDB_OK);
+  ck_assert_int_eq(look("/b", 302), SDB_OK);
+  ck_assert_int_eq(sdb_check(db, NULL, NULL, &r), SDB_OK);
+  ck_assert_uint_eq(r.problems, 0);
+  tear_down();
+}
+END_TEST
+
+/* Nothing is written there any more, but the scrub finds it and has it written anew. */
+START_TEST(scrub_has_bad_chunks_written_from_memory) {
+  static const uint32_t places[] = {0, MAP_CHUNKS, UINT32_MAX};
+  set_up();
+  open_it();
+  must_put("/a", 70000);
+  for (unsigned i = 0; i < 3; i++) {
+    sdb_check_report r = {.size = sizeof r};
+    sdb_stats stats = {.size = sizeof stats};
+    ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+    damage_chunk(places[i]);
+    ck_assert_int_eq(sdb_scrub(db), SDB_OK);
+    for (bool more = true; more || stats.scrubs == i;) {
+      ck_assert_int_eq(sdb_step(db, 1000, &more), SDB_OK);
+      ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+    }
+    ck_assert_uint_eq(stats.scrub_problems, 1);
+    ck_assert_int_eq(sdb_check(db, NULL, NULL, &r), SDB_OK);
+    ck_assert_uint_eq(r.problems, 0);
+  }
+  tear_down();
+}
+END_TEST
+
 /* Where there is room is not known: what the log has is applied in memory, and nothing is written. */
 START_TEST(a_log_is_read_although_a_bitmap_is_damaged) {
   sdb_stats stats = {.size = sizeof stats};
   char text[256];
-  uint8_t dir[PAGE], slot[4096], entry[8];
   set_up();
   open_it();
   must_put("/a", 70000);
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
   must_put("/b", 70000);
   die();
-  peek(NAME, 0, slot, sizeof slot);
-  peek(NAME, ROOT_DIR + (get32(slot + 512 + 4) >> 30 & 1) * (uint64_t)PAGE, entry, sizeof entry);
-  peek(NAME, GROUP_HEAD + (get32(entry + 4) >> 30 & 1) * (uint64_t)PAGE, dir, sizeof dir);
-  uint32_t info = get32(dir + 8 * MAP_CHUNKS + 4);
-  uint64_t chunk = GROUP_HEAD + (2 + 2 * (uint64_t)MAP_CHUNKS + (info >> 30 & 1)) * PAGE;
-  peek(NAME, chunk, page, PAGE);
-  page[PAGE - 1] ^= 1;
-  poke(NAME, chunk, page, PAGE);
+  damage_chunk(MAP_CHUNKS);
   open_it();
   sdb_message(db, text, sizeof text);
   ck_assert_ptr_nonnull(strstr(text, "open for reading only"));
@@ -866,6 +923,8 @@ int main(void) {
   tcase_add_loop_test(corners, a_full_disk_survives_a_crash_and_is_left_by_deletes, 0, 2);
   tcase_add_loop_test(corners, check_tells_of_a_header_slot_that_does_not_verify, 0, 2);
   tcase_add_test(corners, a_buffered_commit_at_the_clocks_zero_is_synced);
+  tcase_add_test(corners, a_chunk_in_memory_may_go_bad_on_the_device);
+  tcase_add_test(corners, scrub_has_bad_chunks_written_from_memory);
   tcase_add_test(corners, a_log_is_read_although_a_bitmap_is_damaged);
   tcase_add_test(corners, who_comes_second_does_not_replace_the_database);
   tcase_add_test(corners, a_new_file_is_locked_before_it_has_its_name);

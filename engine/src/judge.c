@@ -166,6 +166,34 @@ static int new_id(sdb *db, uint8_t id[16], uint64_t document, uint64_t now_ms) {
   return SDB_OK;
 }
 
+/* A damaged document is put again: those names of the version before that still lead to it go on. Names that came later only the
+ * damaged record had; they answer SDB_CORRUPT until they are written. */
+static int keep_names(sdb *db, struct change *c) {
+  record r;
+  int rc = c->entry.previous ? document_version(db, VIEW_HEAD, c->document, &c->entry, c->entry.version - 1, &r) : SDB_CORRUPT;
+  if (rc != SDB_OK) return rc == SDB_NO_MEMORY ? rc : SDB_OK;
+  mem_free(&db->e, c->scratch); /* of a rehearsal */
+  uint8_t *at = c->scratch = mem_alloc(&db->e, (size_t)MAX_NAMES * (2 + SDB_MAX_PATH));
+  if (!at) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for the names of a document");
+  unsigned count = 0;
+  for (unsigned i = 0; i < record_names(&r) && count < MAX_NAMES - 1; i++) {
+    size_t len;
+    uint64_t document;
+    const uint8_t *name = record_name(&r, i, &len);
+    if (len == c->path_len && memcmp(name, c->path, len) == 0) continue;
+    if (names_get(db, VIEW_HEAD, name, len, &document) != SDB_OK || document != c->document) continue;
+    put16(at, (uint16_t)len);
+    memcpy(at + 2, name, len);
+    at += 2 + len;
+    count++;
+  }
+  c->r.flags |= count ? RECORD_NAMES : 0;
+  c->r.names = c->scratch;
+  c->r.names_len = (uint32_t)(at - (uint8_t *)c->scratch);
+  c->r.name_count = (uint8_t)count;
+  return SDB_OK;
+}
+
 /* Identity, version and names of what is put. */
 static int decide_put(sdb *db, struct change *c, uint64_t now_ms) {
   int rc = SDB_OK;
@@ -192,9 +220,11 @@ static int decide_put(sdb *db, struct change *c, uint64_t now_ms) {
     c->r.names = c->old.names;
     c->r.names_len = c->old.names_len;
     c->r.name_count = c->old.name_count;
+  } else if (!c->created) {
+    rc = keep_names(db, c);
   }
-  c->decided = true;
-  return SDB_OK;
+  c->decided = rc == SDB_OK;
+  return rc;
 }
 
 /* --- Operations --------------------------------------------------------------------------------------------------------------- */

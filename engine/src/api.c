@@ -49,6 +49,8 @@ void sdb_options_init(sdb_options *o) {
 
 void sdb_put_options_init(sdb_put_options *o) { *o = (sdb_put_options){.size = sizeof *o, .expect = SDB_ANY}; }
 
+#define LOG_MOST (1ull << 44) /* twice what a database may have; nobody sees a difference above */
+
 /* --- Opening ------------------------------------------------------------------------------------------------------------------ */
 
 static const char *options_wrong(const sdb_options *o) {
@@ -290,6 +292,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   db->e.storage = &db->storage;
   db->e.threads = e.threads;
   db->options = o;
+  if (o.checkpoint_wal_bytes > LOG_MOST) db->options.checkpoint_wal_bytes = LOG_MOST; /* is multiplied */
   db->read_only = o.read_only;
   db->free_scan = 1;
   db->habit.limit = 63;

@@ -768,7 +768,8 @@ START_TEST(a_buffered_commit_at_the_clocks_zero_is_synced) {
 }
 END_TEST
 
-/* Where a directory's entry says that the copy stands which counts: of map chunks, then bitmaps; all ones: of the group directory. */
+/* Where a directory's entry says that the copy stands which counts: of map chunks, then bitmaps; all ones: of the group directory.
+ */
 static uint64_t chunk_place(uint32_t index) {
   uint8_t slot[4096], entry[8], dir[PAGE];
   peek(NAME, 0, slot, sizeof slot);
@@ -856,6 +857,28 @@ START_TEST(a_log_is_read_although_a_bitmap_is_damaged) {
 }
 END_TEST
 
+/* "Never" in other words: nothing that is computed from it may come out small. */
+START_TEST(a_checkpoint_may_be_put_off_for_ever) {
+  static const uint64_t bytes[] = {64 << 20, 1ull << 63, UINT64_MAX};
+  uint64_t writes[3];
+  for (unsigned k = 0; k < 3; k++) {
+    sdb_put_options o;
+    set_up();
+    options.checkpoint_wal_bytes = bytes[k];
+    open_it();
+    must_put("/a", 10);
+    sdb_put_options_init(&o);
+    o.durability = SDB_NONE;
+    uint64_t before = sim_calls(device, SIM_WRITE);
+    for (unsigned i = 0; i < 50; i++) ck_assert_int_eq(sdb_put(db, "/a", 2, content_of("/a"), 10, &o, NULL), SDB_OK);
+    writes[k] = sim_calls(device, SIM_WRITE) - before;
+    tear_down();
+  }
+  ck_assert_uint_eq(writes[1], writes[0]);
+  ck_assert_uint_eq(writes[2], writes[0]);
+}
+END_TEST
+
 static void create_meanwhile(void *user, const sim_event *e) {
   sdb **other = user;
   if (*other != NULL || strcmp(e->call, "create") != 0) return;
@@ -925,6 +948,7 @@ int main(void) {
   tcase_add_test(corners, a_buffered_commit_at_the_clocks_zero_is_synced);
   tcase_add_test(corners, a_chunk_in_memory_may_go_bad_on_the_device);
   tcase_add_test(corners, scrub_has_bad_chunks_written_from_memory);
+  tcase_add_test(corners, a_checkpoint_may_be_put_off_for_ever);
   tcase_add_test(corners, a_log_is_read_although_a_bitmap_is_damaged);
   tcase_add_test(corners, who_comes_second_does_not_replace_the_database);
   tcase_add_test(corners, a_new_file_is_locked_before_it_has_its_name);

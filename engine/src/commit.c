@@ -20,10 +20,15 @@ enum { LOG_BACKLOG = 1 << 20, MAX_UNSYNCED = 1 << 19 };
 
 /* --- Publishing --------------------------------------------------------------------------------------------------------------- */
 
+void note_visible(sdb *db, uint64_t sequence) {
+  uint64_t seen = atomic_load(&db->visible_sequence);
+  while (sequence > seen && !atomic_compare_exchange_weak(&db->visible_sequence, &seen, sequence)) {}
+}
+
 void publish_lazy(sdb *db) {
   if (!atomic_load(&db->lazy)) return;
   pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
-  atomic_store(&db->visible_sequence, db->last_sequence);
+  note_visible(db, db->last_sequence);
   atomic_store(&db->lazy, false);
 }
 
@@ -97,7 +102,7 @@ static int lead(sdb *db) {
   if (rc != SDB_OK) return rc;
   atomic_fetch_add_explicit(&db->n.syncs, 1, memory_order_relaxed);
   if (version) pager_publish(db->pager, version, target);
-  if (target > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, target);
+  note_visible(db, target);
   note_synced(db, target);
   return SDB_OK;
 }

@@ -430,6 +430,8 @@ int commit_run(sdb *db, struct commit *q);
 int wait_durable(sdb *db, uint64_t sequence);
 /* Commits up to `sequence` are durable and visible now: tells whoever wants to know. The leader only. */
 void note_synced(sdb *db, uint64_t sequence);
+/* Everything up to `sequence` is visible; others may have said more meanwhile. */
+void note_visible(sdb *db, uint64_t sequence);
 /* Makes lazily visible commits visible now. Writer's lock held. */
 void publish_lazy(sdb *db);
 /* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */

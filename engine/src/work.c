@@ -61,7 +61,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
     log_disown(db->log);
     if (rc == SDB_OK) {
       pager_publish(db->pager, version, sequence);
-      if (sequence > atomic_load(&db->visible_sequence)) atomic_store(&db->visible_sequence, sequence);
+      note_visible(db, sequence);
       note_synced(db, sequence);
       db->checkpointing = true;
       db->checkpoint_begun_us = now_us(db);

@@ -282,12 +282,75 @@ START_TEST(conditional_writes_are_serial) {
 }
 END_TEST
 
+/* Metadata and content of each version say the same number. */
+static void *numberer(void *arg) {
+  sdb_put_options o;
+  (void)arg;
+  sdb_put_options_init(&o);
+  o.durability = SDB_NONE;
+  for (uint32_t n = 0; !atomic_load(&stop); n++) {
+    o.metadata = &n;
+    o.metadata_len = sizeof n;
+    int rc = sdb_put(db, "/n", 2, &n, sizeof n, &o, NULL);
+    if (rc != SDB_OK) failed("put: %s", sdb_strerror(rc));
+  }
+  return NULL;
+}
+
+START_TEST(a_restored_version_is_that_of_one_moment) {
+  pthread_t thread;
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  o.durability = SDB_NONE;
+  open_database(true);
+  ck_assert_int_eq(sdb_put(db, "/n", 2, "\0\0\0\0", 4, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(pthread_create(&thread, NULL, numberer, NULL), 0);
+  for (unsigned i = 0; i < 3000 && !atomic_load(&stop); i++) {
+    sdb_commit commit;
+    sdb_attributes a;
+    uint32_t content;
+    size_t size;
+    int rc = sdb_restore_version(db, "/n", 2, SDB_CURRENT, &o, &commit);
+    if (rc != SDB_OK) failed("restore: %s", sdb_strerror(rc));
+    uint32_t version = commit.info.version; /* it may be gone by now */
+    if (sdb_get_attributes(db, "/n", 2, version, &a) != SDB_OK || a.metadata_len != 4) continue;
+    if (sdb_get(db, "/n", 2, version, &content, sizeof content, &size, NULL) != SDB_OK) continue;
+    if (memcmp(a.metadata, &content, 4) != 0) failed("version %u has the metadata of another", (unsigned)version);
+  }
+  atomic_store(&stop, true);
+  pthread_join(thread, NULL);
+  ck_assert_msg(atomic_load(&failures) == 0, "%s", first_failure);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+END_TEST
+
+/* Beside commits of all kinds. */
+START_TEST(the_visible_commit_never_steps_back) {
+  pthread_t writers[WRITERS];
+  uint64_t seen = 0;
+  open_database(true);
+  for (uintptr_t i = 0; i < WRITERS; i++) ck_assert_int_eq(pthread_create(&writers[i], NULL, writer, (void *)i), 0);
+  for (unsigned i = 0; i < 20000 && !atomic_load(&stop); i++) {
+    sdb_stats stats = {.size = sizeof stats};
+    ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+    if (stats.sequence < seen)
+      failed("commit %llu was visible, %llu is", (unsigned long long)seen, (unsigned long long)stats.sequence);
+    seen = stats.sequence;
+  }
+  for (int i = 0; i < WRITERS; i++) pthread_join(writers[i], NULL);
+  ck_assert_msg(atomic_load(&failures) == 0, "%s", first_failure);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+END_TEST
+
 int main(void) {
   TCase *t = tcase_create("concurrent");
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_set_timeout(t, 300);
   tcase_add_loop_test(t, all_at_once, 0, 2);
   tcase_add_test(t, conditional_writes_are_serial);
+  tcase_add_test(t, a_restored_version_is_that_of_one_moment);
+  tcase_add_test(t, the_visible_commit_never_steps_back);
   Suite *s = suite_create("concurrent");
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

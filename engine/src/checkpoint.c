@@ -473,7 +473,8 @@ int pager_change_key(pager *p, const uint8_t *key) {
   return rc;
 }
 
-/* The chunk of the map that was written: the places in it are those of the last checkpoint from now on, or it is to be written anew.
+/* The chunk of the map that was written: the places in it are those of the last checkpoint from now on, or it is to be written
+ * anew.
  */
 static void map_settle(pager *p, struct map_chunk *c, bool ok) {
   mem_free(p->e, ok ? c->places : c->next);

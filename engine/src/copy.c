@@ -83,6 +83,9 @@ static int tell(copy *c) {
 static int copy_part(void *user, const part *p) {
   copy *c = user;
   const geometry *g = &c->from->g;
+  if (!p->bytes && p->code != SDB_CORRUPT)
+    return env_fail(c->e, p->code, "%s %u of group %u at offset %llu cannot be read: %s", part_name(p->kind), p->index, p->group,
+                    (unsigned long long)p->offset, sdb_strerror(p->code));
   if (!p->bytes)
     return env_fail(c->e, SDB_CORRUPT, "%s %u of group %u at offset %llu does not verify; run check, then repair",
                     part_name(p->kind), p->index, p->group, (unsigned long long)p->offset);
@@ -150,6 +153,9 @@ int copy_verify(const copy *c) {
   int rc = sdb_verify(c->fresh, &o, NULL, NULL, &report);
   if (rc != SDB_OK) return env_fail(c->e, rc, "the copy could not be verified: %s", text);
   if (report.problems == 0) return SDB_OK;
+  if (report.unreadable)
+    return env_fail(c->e, SDB_IO, "the copy was not kept, because the storage could not read %llu places of it again",
+                    (unsigned long long)report.unreadable);
   return env_fail(c->e, SDB_CORRUPT, "the copy has %llu problems and was not kept; verify and check say which",
                   (unsigned long long)report.problems);
 }

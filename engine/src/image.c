@@ -9,7 +9,7 @@ bool image_page_fixed(const geometry *g, uint64_t physical) {
 }
 
 int image_read(image *im, uint64_t offset, void *buf, size_t len) {
-  if (offset > im->size || len > im->size - offset) return SDB_IO;
+  if (offset > im->size || len > im->size - offset) return SDB_CORRUPT;
   return im->e->storage->read(im->file, offset, buf, len);
 }
 
@@ -28,6 +28,7 @@ int image_open(env *e, sdb_file *file, image *im) {
     rc[i] = SDB_NOT_A_DATABASE;
     if (im->size < i * (uint64_t)SLOT_B + SLOT_SIZE) continue;
     rc[i] = image_read(im, i * (uint64_t)SLOT_B, bytes[i], SLOT_SIZE);
+    im->unreadable += rc[i] != SDB_OK;
     if (rc[i] == SDB_OK) rc[i] = header_decode(&h[i], bytes[i]);
     im->valid[i] = rc[i] == SDB_OK;
   }
@@ -80,7 +81,9 @@ struct walk {
 /* Reads the copy that counts into `buf` and shows it. *good: it verifies. */
 static int show(struct walk *w, part p, dir_entry entry, uint8_t *buf, bool *good) {
   uint32_t size = w->im->g.page_size;
-  *good = image_read(w->im, p.offset, buf, size) == SDB_OK && crc32c(0, buf, size) == entry.crc;
+  p.code = image_read(w->im, p.offset, buf, size);
+  if (p.code == SDB_OK && crc32c(0, buf, size) != entry.crc) p.code = SDB_CORRUPT;
+  *good = p.code == SDB_OK;
   p.bytes = *good ? buf : NULL;
   return w->visit(w->user, &p);
 }

@@ -16,8 +16,9 @@ typedef struct image {
   uint64_t size; /* of the file, in bytes */
   header head;   /* the slot that counts */
   geometry g;
-  bool valid[2]; /* slots */
-  bool equal;    /* both are valid and say the same */
+  bool valid[2];       /* slots */
+  bool equal;          /* both are valid and say the same */
+  unsigned unreadable; /* slots that the storage answered an error for */
 } image;
 
 /* Looks at the slots of an open file; takes no lock. SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_CORRUPT (no slot counts, or they
@@ -36,6 +37,7 @@ typedef struct part {
   uint32_t group, index; /* root directory page: index. Chunks: number in the group, from 0 for each kind */
   uint64_t offset;       /* of the copy that counts */
   const uint8_t *bytes;  /* a page; NULL: damaged or unreadable, and all below it is not visited */
+  int code;              /* then SDB_CORRUPT, also beyond the end of the file, or what the storage said */
 } part;
 /* Visits every part that was written. visit returns SDB_OK to go on. SDB_NO_MEMORY, or what visit returned. */
 int image_walk(image *im, int (*visit)(void *user, const part *p), void *user);
@@ -52,7 +54,7 @@ static inline uint64_t image_pages(const image *im) { return im->size >> im->g.p
 /* A page at a fixed place of its group, or before the first group. */
 bool image_page_fixed(const geometry *g, uint64_t physical);
 
-/* Reads bytes; SDB_IO also beyond the end. */
+/* Reads bytes; SDB_CORRUPT beyond the end. */
 int image_read(image *im, uint64_t offset, void *buf, size_t len);
 
 #endif

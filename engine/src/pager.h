@@ -248,8 +248,8 @@ struct quarantined {
 /* For scrubbing. The page *number as it stands in the file, inside enter and leave; *number becomes the next to be looked at.
  * `buf`: page_size bytes. SDB_NOT_FOUND: there is none in the file; SDB_END: no further; SDB_CORRUPT, SDB_IO. */
 int pager_scrub_page(pager *p, uint32_t *number, uint8_t *buf);
-/* The same for directories, map and bitmap chunks, counted from 0. While no checkpoint makes progress. *mends: what is damaged is in
- * memory, and the next checkpoint writes it to its other place. */
+/* The same for directories, map and bitmap chunks, counted from 0. While no checkpoint makes progress. *mends: what is damaged is
+ * in memory, and the next checkpoint writes it to its other place. */
 int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf, bool *mends);
 
 /* Any thread, any lock held. Does nothing when it is known already, or memory is short. */

@@ -42,8 +42,9 @@ static void verify_page(struct verify *v, uint64_t number, uint32_t place, uint8
   else {
     set(v->named, place);
     v->report->pages++;
-    if (image_read(v->im, page_offset(g, place), v->page, g->page_size) != SDB_OK)
-      tell(v, "page %llu cannot be read at physical page %u", (unsigned long long)number, place);
+    int rc = image_read(v->im, page_offset(g, place), v->page, g->page_size);
+    v->report->unreadable += rc != SDB_OK && rc != SDB_CORRUPT;
+    if (rc != SDB_OK) tell(v, "page %llu cannot be read at physical page %u", (unsigned long long)number, place);
     else if (!unit_valid(v->page, g->page_size, (uint32_t)number) || page_kind(v->page) != kind)
       tell(v, "page %llu at physical page %u does not match its checksum or name", (unsigned long long)number, place);
   }
@@ -55,8 +56,9 @@ static int verify_part(void *user, const part *p) {
   if (!p->bytes) {
     if (p->kind != PART_BITMAP) v->whole_map = false;
     if (p->kind != PART_MAP) v->whole_bitmap = false;
-    tell(v, "%s %u of group %u at offset %llu does not match its checksum", part_name(p->kind), p->index, p->group,
-         (unsigned long long)p->offset);
+    v->report->unreadable += p->code != SDB_CORRUPT;
+    tell(v, "%s %u of group %u at offset %llu %s", part_name(p->kind), p->index, p->group, (unsigned long long)p->offset,
+         p->code == SDB_CORRUPT ? "does not match its checksum" : "cannot be read");
     return SDB_OK;
   }
   if (p->kind == PART_MAP) {
@@ -84,6 +86,7 @@ static void compare(struct verify *v) {
 
 static int verify_image(struct verify *v) {
   const image *im = v->im;
+  v->report->unreadable += im->unreadable;
   if (!im->valid[0]) tell(v, "header slot A does not verify");
   if (!im->valid[1]) tell(v, "header slot B does not verify");
   if (im->valid[0] && im->valid[1] && !im->equal) tell(v, "the header slots differ: the last checkpoint was not finished");

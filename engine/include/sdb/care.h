@@ -78,8 +78,9 @@ typedef struct sdb_verify_report {
   uint64_t pages; /* physical ones in use that were verified */
   uint64_t documents, versions, bytes;
   uint64_t problems;
-  bool clean;    /* closed cleanly: the file alone is the database */
-  bool contents; /* documents were judged too; false: the database is encrypted and there was no key, or it does not open */
+  uint64_t unreadable; /* of the problems: places that the storage answered an error for; all others do not match */
+  bool clean;          /* closed cleanly: the file alone is the database */
+  bool contents;       /* documents were judged too; false: the database is encrypted and there was no key, or it does not open */
 } sdb_verify_report;
 
 /* Proves that a closed database or a backup is whole, reading only: both header slots, directories, map, free-space bitmap and

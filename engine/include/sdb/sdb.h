@@ -69,7 +69,7 @@ extern "C" {
   X(SDB_CONFLICT, -5, "the condition on the version does not hold")                                                                \
   X(SDB_TOO_LARGE, -6, "the document is larger than the database accepts")                                                         \
   X(SDB_CORRUPT, -7, "stored data is damaged")                                                                                     \
-  X(SDB_FULL, -8, "no space is left for writing; deletes still work")                                                              \
+  X(SDB_FULL, -8, "no space is left for writing")                                                                                  \
   X(SDB_READ_ONLY, -9, "the database is open for reading only")                                                                    \
   X(SDB_LOCKED, -10, "the database is in use by another process or handle")                                                        \
   X(SDB_NOT_A_DATABASE, -11, "the file is not a StreamDB database")                                                                \

@@ -2,7 +2,8 @@
 # Functions that add tests.
 #
 #   sdb_test(NAME [SOURCES ...] [LIBRARIES ...] [LABELS ...] [TIMEOUT s] [ARGS ...])
-#       a program linked with Check, run by CTest under NAME
+#       a program linked with Check, run by CTest under NAME. Without TIMEOUT that of the test preset holds, which the command line
+#       of ctest may replace; a test's own it may not
 #   sdb_tests_in_folder(PART [LIBRARIES ...] [TIMEOUT s])
 #       every test_*.c of the folder as a program PART.*, labelled PART, and `concurrent` when its name says so; such a test is left
 #       out when the engine is built without threads
@@ -11,11 +12,11 @@ function(sdb_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ARGS")
   sdb_program(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LIBRARIES} PkgConfig::CHECK)
-  if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 1800)
-  endif()
   add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  if(arg_TIMEOUT)
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT})
+  endif()
 endfunction()
 
 function(sdb_tests_in_folder part)

@@ -206,7 +206,8 @@ static int open_parts(sdb *db) {
   if (rc == SDB_OK) rc = pager_open(&db->e, db->file, &config, &db->pager);
   if (rc != SDB_OK) return rc;
   const header *h = pager_header(db->pager);
-  log_config lc = {.segment_size = db->options.wal_segment_size,
+  uint32_t least = 4 * h->page_size; /* the options know of the page size at creation only */
+  log_config lc = {.segment_size = db->options.wal_segment_size < least ? least : db->options.wal_segment_size,
                    .keep_bytes = db->options.change_log_bytes,
                    .epoch = h->epoch,
                    .read_only = db->options.read_only};

@@ -12,6 +12,12 @@
 #include "copy.h"
 #include "db.h"
 
+/* A log segment would be replaced, or taken for one. */
+static bool is_own_log(const sdb *db, const char *name) {
+  size_t len = strlen(db->name);
+  return strncmp(name, db->name, len) == 0 && strncmp(name + len, ".log.", 5) == 0;
+}
+
 static int destination_check(sdb *db, env *e, const char *name, const sdb_copy_options *o) {
   enum { LONGEST = 4096 };
   const sdb_storage *st = e->storage;
@@ -20,10 +26,12 @@ static int destination_check(sdb *db, env *e, const char *name, const sdb_copy_o
     if (st->resolve && !real) return env_fail(e, SDB_NO_MEMORY, "out of memory");
     int rc = real ? st->resolve(st->ctx, name, real, LONGEST) : SDB_OK;
     bool same = rc == SDB_OK && strcmp(real ? real : name, db->name) == 0;
+    bool own = rc == SDB_OK && is_own_log(db, real ? real : name);
     mem_free(e, real);
     if (rc == SDB_NOT_FOUND) return env_fail(e, rc, "cannot create %s: its folder does not exist", name);
     if (rc != SDB_OK) return env_fail(e, rc, "cannot find out where %s leads: %s", name, sdb_strerror(rc));
     if (same) return env_fail(e, SDB_INVALID, "a database cannot be its own backup");
+    if (own) return env_fail(e, SDB_INVALID, "%s is a name of the database's own log", name);
   }
   return o->replace ? SDB_OK : copy_destination_free(e, name);
 }
@@ -53,7 +61,9 @@ static int backup(sdb *db, env *e, const char *name, const sdb_copy_options *o, 
   image im;
   copy c = {.e = e};
   bool frozen = false, published = false;
+  sdb_file *old = NULL;
   int rc = destination_check(db, e, name, o);
+  if (rc == SDB_OK && o->replace) rc = copy_hold(e, name, &old);
   if (rc != SDB_OK) return rc;
   rc = begin(db, e, name, o, &im, &c, &frozen);
   if (rc == SDB_OK) rc = copy_pages(&c);
@@ -73,6 +83,7 @@ static int backup(sdb *db, env *e, const char *name, const sdb_copy_options *o, 
   }
   if (rc == SDB_OK) copy_report(&c, &im.head, report);
   copy_end(&c, published);
+  e->storage->close(old);
   return rc;
 }
 

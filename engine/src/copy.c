@@ -44,6 +44,24 @@ int copy_destination_free(env *e, const char *name) {
   return rc;
 }
 
+int copy_hold(env *e, const char *name, sdb_file **old) {
+  const sdb_storage *st = e->storage;
+  sdb_file *file;
+  int rc = st->open(st->ctx, name, SDB_OPEN_WRITE, &file);
+  bool exclusive = rc != SDB_DENIED;
+  if (!exclusive) rc = st->open(st->ctx, name, SDB_OPEN_READ, &file);
+  if (rc == SDB_NOT_FOUND || rc == SDB_DENIED)
+    return SDB_OK; /* nothing is there; or whatever it is, the directory's rights decide */
+  if (rc != SDB_OK) return env_fail(e, rc, "cannot open %s, which is to be replaced: %s", name, sdb_strerror(rc));
+  rc = st->lock(file, exclusive);
+  if (rc == SDB_OK || rc == SDB_LINKED) { /* only this one of its names will lead elsewhere */
+    *old = file;
+    return SDB_OK;
+  }
+  st->close(file);
+  return env_fail(e, rc, rc == SDB_LOCKED ? "%s is in use by another process or handle" : "cannot lock %s", name);
+}
+
 int copy_begin(copy *c, env *e, image *from, const char *name, const sdb_copy_options *o) {
   size_t len = strlen(name) + 8;
   *c = (copy){.e = e, .from = from, .name = name, .options = o};

@@ -25,6 +25,9 @@ typedef struct copy {
 int copy_options(env *e, const sdb_copy_options *given, sdb_copy_options *o);
 /* SDB_EXISTS when there is a file of that name; SDB_MISMATCH when a log of one is. */
 int copy_destination_free(env *e, const char *name);
+/* The file that will be replaced, if there is one, locked until it is closed: whoever had it open would go on with the log that the
+ * new one believes to be its own. SDB_LOCKED. */
+int copy_hold(env *e, const char *name, sdb_file **old);
 /* Creates NAME.new. Whatever follows, copy_end must be called. */
 int copy_begin(copy *c, env *e, image *from, const char *name, const sdb_copy_options *o);
 /* Copies what stands at fixed places, and learns from it what is used. The source must not begin a checkpoint meanwhile. */

@@ -196,6 +196,36 @@ START_TEST(test_refusals) {
 }
 END_TEST
 
+/* What would take the original's log away, or the file from under somebody's feet, is refused and leaves all as it was. */
+START_TEST(test_refused_places) {
+  sim *device = sim_new(2);
+  workload w;
+  sdb *other;
+  start(&w, 3, device, 40);
+  sdb_copy_options o;
+  sdb_copy_options_init(&o);
+  for (int replace = 0; replace < 2; replace++) {
+    o.replace = replace;
+    ck_assert_int_eq(sdb_backup(w.db, WORKLOAD_NAME ".log.0000", &o, NULL), SDB_INVALID);
+    ck_assert_int_eq(sdb_backup(w.db, WORKLOAD_NAME ".log.0099", &o, NULL), SDB_INVALID);
+  }
+  ck_assert_int_eq(sdb_backup(w.db, COPY, &o, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_open(COPY, &w.options, &other), SDB_OK);
+  ck_assert_int_eq(sdb_backup(w.db, COPY, &o, NULL), SDB_LOCKED);
+  ck_assert(!exists(device, COPY ".new"));
+  ck_assert_int_eq(sdb_close(other), SDB_OK);
+  ck_assert_int_eq(sdb_backup(w.db, COPY, &o, NULL), SDB_OK);
+  sim_die_at(device, 1);
+  sdb_close(w.db);
+  w.db = NULL;
+  sim_crash(device, SIM_DROP_ALL, 1);
+  sim_die_at(device, 0);
+  ck_assert_msg(workload_recover(&w), "%s", w.why);
+  workload_clear(&w);
+  sim_free(device);
+}
+END_TEST
+
 START_TEST(test_restore) {
   uint64_t first, count = seed_range("restore", 40, &first);
   for (uint64_t seed = first; seed < first + count; seed++) {
@@ -454,6 +484,7 @@ int main(void) {
   tcase_add_test(copy_case, test_backup_beside_writers);
   tcase_add_test(copy_case, test_frozen_space_comes_back);
   tcase_add_test(copy_case, test_refusals);
+  tcase_add_test(copy_case, test_refused_places);
   tcase_add_test(copy_case, test_restore);
   tcase_add_test(copy_case, test_crash_in_backup);
   tcase_add_test(copy_case, test_failing_calls);

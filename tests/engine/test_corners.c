@@ -926,6 +926,31 @@ START_TEST(a_new_file_is_locked_before_it_has_its_name) {
 }
 END_TEST
 
+/* The segments are as large as the pages need, whatever the options of a later open say: a page full of names can be deleted. */
+START_TEST(segments_have_room_for_a_page_of_names) {
+  enum { NAMES = 60, LONG = 1000 };
+  set_up();
+  const sdb_storage *st = sim_storage(device);
+  uint8_t name[LONG] = {0};
+  options.page_size = 65536;
+  options.wal_segment_size = 1 << 20;
+  open_it();
+  ck_assert_int_eq(sdb_put(db, "a", 1, "x", 1, NULL, NULL), SDB_OK);
+  for (int i = 0; i < NAMES; i++) {
+    name[0] = (uint8_t)i;
+    ck_assert_int_eq(sdb_bind(db, "a", 1, name, LONG, NULL, NULL), SDB_OK);
+  }
+  close_it();
+  ck_assert_int_eq(st->remove(st->ctx, NAME ".log.0000"), SDB_OK); /* after a clean close the data file is the database */
+  options.page_size = PAGE;
+  options.wal_segment_size = 65536;
+  open_it();
+  ck_assert_int_eq(sdb_put(db, "a", 1, "y", 1, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_delete(db, "a", 1, NULL, NULL), SDB_OK);
+  tear_down();
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("corners");
   TCase *corners = tcase_create("corners");
@@ -952,6 +977,7 @@ int main(void) {
   tcase_add_test(corners, a_log_is_read_although_a_bitmap_is_damaged);
   tcase_add_test(corners, who_comes_second_does_not_replace_the_database);
   tcase_add_test(corners, a_new_file_is_locked_before_it_has_its_name);
+  tcase_add_test(corners, segments_have_room_for_a_page_of_names);
   suite_add_tcase(suite, corners);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -148,7 +148,7 @@ typedef struct sdb_options {
   uint64_t max_db_size;          /* 8 TB; the data file never grows beyond it */
   sdb_durability durability;     /* SDB_DURABLE; what SDB_DEFAULT means */
   uint32_t buffered_interval_ms; /* 100 */
-  uint32_t wal_segment_size;     /* 16 MB; a multiple of 4,096, 64 KB to 1 GB; used at creation */
+  uint32_t wal_segment_size;     /* 16 MB; a multiple of 4,096, 64 KB to 1 GB, at least four pages; used at creation */
   uint64_t checkpoint_wal_bytes; /* 64 MB of log between checkpoints */
   uint64_t change_log_bytes;     /* 16 MB of log kept behind the checkpoint */
   uint32_t worker_threads;       /* 2: threads that serve sdb_get_async(), 0 to 64, started when first needed */

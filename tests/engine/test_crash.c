@@ -111,7 +111,8 @@ static bool after_crash(crash_case *c, workload *w) {
 /* Tries one subset on a copy of the dead device. */
 static bool try_subset(crash_case *c, const workload *dead) {
   workload w = *dead;
-  w.device = sim_clone(dead->device, c->seed + c->subset);
+  w.device =
+      sim_clone(dead->device, ~(c->seed + c->subset)); /* its randomness does not begin anew: ids and epochs would come again */
   w.model = model_clone(dead->model);
   w.options.storage = sim_storage(w.device);
   w.options.message = w.message;

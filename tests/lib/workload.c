@@ -175,6 +175,12 @@ static bool note_durable(workload *w, const sdb_put_options *options, const sdb_
   return true;
 }
 
+/* "Not there" is as durable as was asked, so that a retry of a delete may be believed. */
+static bool note_gone(workload *w, const sdb_put_options *options) {
+  if (options->durability == SDB_DURABLE || options->durability == SDB_DEFAULT) model_all_durable(w->model);
+  return true;
+}
+
 static bool note_synced(workload *w) {
   sdb_stats stats = {.size = sizeof stats};
   int code = sdb_get_stats(w->db, &stats);
@@ -208,15 +214,82 @@ struct extras {
   uint8_t metadata[SDB_MAX_METADATA];
 };
 
+static void attributes_of(uint64_t seed, bool some, sdb_put_options *options, struct extras *x) {
+  x->attributes = some;
+  if (!some) return;
+  model_content_type(seed, x->type);
+  options->content_type = x->type;
+  options->metadata = x->metadata;
+  options->metadata_len = model_metadata(seed, x->metadata);
+}
+
 static void random_extras(workload *w, uint64_t seed, sdb_put_options *options, struct extras *x) {
-  x->attributes = below(w, 3) == 0;
-  if (x->attributes) {
-    model_content_type(seed, x->type);
-    options->content_type = x->type;
-    options->metadata = x->metadata;
-    options->metadata_len = model_metadata(seed, x->metadata);
-  }
+  attributes_of(seed, below(w, 3) == 0, options, x);
   if (w->device != NULL && below(w, 10) == 0) options->expires_ms = now_ms(w) + below(w, 5000) - 500;
+}
+
+static void token_of(uint64_t seed, uint8_t token[16]) {
+  memcpy(token, &seed, 8);
+  memcpy(token + 8, "a write", 8);
+}
+
+/* A write that was done before is asked for again, and must be found: nothing else about the call counts. */
+static bool put_again(workload *w, const uint8_t *path, size_t path_len, const uint8_t token[16], uint32_t version) {
+  sdb_commit commit;
+  sdb_put_options options;
+  sdb_put_options_init(&options);
+  options.token = token;
+  options.durability = random_durability(w);
+  if (below(w, 2)) options.expect = version + 1;
+  int code = sdb_put(w->db, path, path_len, "again", 5, &options, &commit);
+  if (code == SDB_FULL && may_be_full(w)) return true;
+  if (code != SDB_OK) return stop_or_fail(w, "put again", code);
+  if (!commit.repeated || commit.created || commit.info.version != version)
+    return fail(w, "put again: version %u was made instead of %u found", commit.info.version, version);
+  return note_durable(w, &options, &commit);
+}
+
+/* The end of a put that the model has not been told of. */
+static bool put_ended(workload *w, const uint8_t *path, size_t path_len, uint64_t seed, uint32_t size,
+                      const sdb_put_options *options, int code, const sdb_commit *commit) {
+  bool attributes = options->metadata != NULL;
+  if (code == SDB_FULL && may_be_full(w)) return true;
+  if (code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 1) return true; /* names and metadata fill a page */
+  if (code == SDB_OK) {
+    if (!model_put_with(w->model, path, path_len, seed, size, options->expires_ms, attributes, commit)) return fail_model(w);
+    return note_durable(w, options, commit);
+  }
+  if (!dead(w)) return stop_or_fail(w, "put", code);
+  model_put_with(w->model, path, path_len, seed, size, options->expires_ms, attributes, NULL);
+  w->retry.wanted = options->token != NULL && options->expires_ms == 0;
+  memcpy(w->retry.path, path, path_len);
+  w->retry.path_len = path_len;
+  w->retry.commits = model_commits(w->model);
+  w->retry.version = model_version(w->model, path, path_len);
+  w->retry.seed = seed;
+  w->retry.size = size;
+  return stop_or_fail(w, "put", code);
+}
+
+/* After a crash: a put of unknown outcome is asked for again, and is made once, whatever survived. */
+static bool retry(workload *w) {
+  uint8_t token[16];
+  sdb_put_options options;
+  sdb_commit commit;
+  uint64_t seed = w->retry.seed;
+  uint32_t size = w->retry.size;
+  w->retry.wanted = false;
+  w->doing = "retry";
+  token_of(seed, token);
+  if (model_commits(w->model) == w->retry.commits) return put_again(w, w->retry.path, w->retry.path_len, token, w->retry.version);
+  uint8_t *data = malloc(size + 1u);
+  if (data == NULL) return fail(w, "out of memory");
+  model_content(seed, 0, data, size);
+  sdb_put_options_init(&options);
+  options.token = token;
+  int code = sdb_put(w->db, w->retry.path, w->retry.path_len, data, size, &options, &commit);
+  free(data);
+  return put_ended(w, w->retry.path, w->retry.path_len, seed, size, &options, code, &commit);
 }
 
 static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) {
@@ -233,6 +306,9 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   if (below(w, 4) == 0) options.expect = version; /* 0 is SDB_ABSENT */
   bool conflict = below(w, 12) == 0;
   if (conflict) options.expect = version + 1;
+  uint8_t token[16];
+  token_of(seed, token);
+  if (below(w, 3) == 0) options.token = token;
   sdb_commit commit;
   int code = stream ? write_through_writer(w, path, path_len, data, size, &options, true, &commit)
                     : sdb_put(w->db, path, path_len, data, size, &options, &commit);
@@ -240,13 +316,9 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   if (code == SDB_FULL && may_be_full(w)) return true; /* room is asked for before conditions are */
   if (conflict && (code == SDB_CONFLICT || dead(w))) return code == SDB_CONFLICT || stop_or_fail(w, "put", code);
   if (conflict) return fail(w, "put with a condition that does not hold: code %d", code);
-  if (code == SDB_TOO_LARGE && model_names(w->model, path, path_len) > 1) return true; /* names and metadata fill a page */
-  if (code != SDB_OK) {
-    if (dead(w)) model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, NULL);
-    return stop_or_fail(w, stream ? "writer" : "put", code);
-  }
-  if (!model_put_with(w->model, path, path_len, seed, size, options.expires_ms, x.attributes, &commit)) return fail_model(w);
-  return note_durable(w, &options, &commit);
+  bool good = put_ended(w, path, path_len, seed, size, &options, code, &commit);
+  if (!good || code != SDB_OK || options.token == NULL || options.expires_ms != 0 || below(w, 2)) return good;
+  return put_again(w, path, path_len, token, commit.info.version);
 }
 
 static bool abort_writer(workload *w, const uint8_t *path, size_t path_len) {
@@ -269,7 +341,7 @@ static bool erase(workload *w, const uint8_t *path, size_t path_len) {
   int code = by_id ? sdb_id_of(w->db, path, path_len, id) : SDB_OK;
   if (code == SDB_OK)
     code = by_id ? sdb_delete_id(w->db, id, &options, &commit) : sdb_delete(w->db, path, path_len, &options, &commit);
-  if (!there && code == SDB_NOT_FOUND) return true;
+  if (!there && code == SDB_NOT_FOUND) return note_gone(w, &options);
   if (!there) return code != SDB_OK ? stop_or_fail(w, "delete", code) : fail(w, "delete of an absent document succeeded");
   if (code != SDB_OK) {
     if (dead(w)) model_delete(w->model, path, path_len, NULL);
@@ -350,7 +422,7 @@ static bool unbind_name(workload *w, const uint8_t *path, size_t path_len) {
   sdb_commit commit;
   bool there = model_has(w->model, path, path_len);
   int code = sdb_unbind(w->db, path, path_len, &options, &commit);
-  if (!there && code == SDB_NOT_FOUND) return true;
+  if (!there && code == SDB_NOT_FOUND) return note_gone(w, &options);
   if (code != SDB_OK) {
     if (dead(w) && there) model_unbind(w->model, path, path_len, NULL);
     return stop_or_fail(w, "unbind", code);
@@ -584,9 +656,9 @@ static bool look(workload *w, const uint8_t *path, size_t path_len) {
 }
 
 static bool operate(workload *w) {
-  static const char *const names[] = {"put",  "writer", "abort", "delete", "recreate", "deferred", "flush", "checkpoint",
-                                      "step", "reopen", "bind",  "unbind", "restore",  "batch",    "look"};
-  static const unsigned weights[] = {34, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 5};
+  static const char *const names[] = {"put",  "writer", "abort", "delete", "recreate", "deferred", "flush",  "checkpoint",
+                                      "step", "reopen", "bind",  "unbind", "restore",  "batch",    "backup", "look"};
+  static const unsigned weights[] = {33, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 1, 5};
   uint8_t path[SDB_MAX_PATH];
   size_t path_len = workload_path(1 + below(w, w->paths), path);
   uint64_t dice = below(w, 100);
@@ -608,6 +680,7 @@ static bool operate(workload *w) {
     case 11: return unbind_name(w, path, path_len);
     case 12: return restore(w, path, path_len);
     case 13: return batch(w);
+    case 14: return w->stay_open || workload_backup(w);
     default: return look(w, path, path_len);
   }
 }
@@ -646,6 +719,7 @@ bool workload_recover(workload *w) {
   bool check = below(w, 2) == 0; /* not always: it begins with a checkpoint, and hides what is wrong without one */
   if (!model_adopt(w->model, w->db) || (check && !model_check(w->model, w->db))) return stop_or_fail_model(w);
   if (!workload_follow(w)) return false;
+  if (w->retry.wanted && !dead(w) && !retry(w)) return false;
   if (dead(w)) w->stopped = true;
   return true;
 }

@@ -45,8 +45,15 @@ typedef struct workload {
   bool stay_open;       /* somebody else uses the handle too: it is not closed in between */
   sdb_position seen;    /* up to where the feed of changes was followed; epoch 0: nowhere */
   bool seen_commit;     /* that is a commit's place, not where the feed was begun */
-  const char *doing;    /* the last operation */
-  char message[256];    /* of the engine's last sdb_open */
+  struct {
+    bool wanted;
+    uint8_t path[SDB_MAX_PATH];
+    size_t path_len, commits; /* of the model, that one included */
+    uint64_t seed;            /* of content and token */
+    uint32_t size, version;
+  } retry;           /* a put with a token whose outcome nobody knows: to be asked for again */
+  const char *doing; /* the last operation */
+  char message[256]; /* of the engine's last sdb_open */
   char why[1400];
 } workload;
 
@@ -67,6 +74,9 @@ bool workload_close(workload *w);
 /* Follows the feed of changes from where it was left, also before a crash: every synced commit of the model is shown, each once and
  * in order, and a position that was shown is never one that was lost. Only what was recycled may be missed, and that is told. */
 bool workload_follow(workload *w);
+
+/* Backs up, restores, and compares what was restored. */
+bool workload_backup(workload *w);
 
 /* Path `index` of the universe, into `path` (SDB_MAX_PATH bytes); returns its length. */
 size_t workload_path(uint64_t index, uint8_t *path);

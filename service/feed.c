@@ -142,7 +142,10 @@ static void *open_socket(void *zmq, const char *endpoint, char *bound, size_t bo
 
 feed *feed_start(service *s, void *zmq, const char *endpoint, char *bound, size_t bound_size) {
   feed *f = calloc(1, sizeof *f);
-  if (!f) return NULL;
+  if (!f) {
+    fprintf(stderr, "streamdbd: cannot start: no memory for events\n");
+    return NULL;
+  }
   f->s = s;
   f->socket = open_socket(zmq, endpoint, bound, bound_size);
   if (!f->socket) {

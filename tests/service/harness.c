@@ -97,7 +97,7 @@ int server_signal(server *s, int signal) {
 }
 
 void server_remove(server *s) {
-  if (s->pid > 0) server_signal(s, SIGKILL);
+  if (s->pid > 0) ck_assert_int_eq(server_signal(s, SIGTERM), 0);
   char command[128];
   snprintf(command, sizeof command, "rm -rf '%s'", s->directory);
   if (s->directory[0]) ck_assert_int_eq(system(command), 0);

@@ -44,7 +44,7 @@ void server_attach(server *s, pid_t pid, int fd);
 int server_signal(server *s, int signal);
 /* Waits for its end by itself. */
 int server_wait(server *s);
-/* Ends it if it runs, and removes the directory. */
+/* Asks it to end if it runs, which must succeed whatever was done to it, and removes the directory. */
 void server_remove(server *s);
 /* Becomes the program, in a child process. */
 void exec_program(const char *const *args);

@@ -348,11 +348,15 @@ static void sleep_until_something(front *f) {
   if (items[2].revents) check_stop(f);
 }
 
-bool front_run(front *f) {
+bool front_prepare(front *f) {
   if (!client_table_init(&f->clients, &f->s->counters.in_flight_out)) return false;
   /* Numbers of an earlier start must not fit by chance: begin anywhere in 40 bits. */
   if (getrandom(&f->generation, sizeof f->generation, 0) != (ssize_t)sizeof f->generation) return false;
   f->generation = (f->generation >> 24) + 1;
+  return true;
+}
+
+void front_run(front *f) {
   f->now = service_now();
   notice_device_reads(f);
   f->cold_until = 0;
@@ -363,6 +367,4 @@ bool front_run(front *f) {
     if (!busy) sleep_until_something(f);
   }
   for (client *c = f->clients.all; c; c = c->next_all) drop_parked(f, c);
-  client_table_free(&f->clients);
-  return true;
 }

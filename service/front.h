@@ -50,8 +50,11 @@ struct front {
   uint8_t scratch[INLINE_READ + 1];
 };
 
-/* Serves until a signal or a fatal failure, and finishes what was accepted. `f` has s, router and signals set, the rest zero. */
-bool front_run(front *f);
+/* All that can fail, before anybody is told that the service is ready. `f` has s and signals set, the rest zero. The clients are to
+ * be freed whatever is returned. */
+bool front_prepare(front *f);
+/* Serves until a signal or a fatal failure, and finishes what was accepted. */
+void front_run(front *f);
 
 /* --- For the handlers --------------------------------------------------------------------------------------------------------- */
 

@@ -134,6 +134,7 @@ static bool start(running *r) {
 
   r->zmq = zmq_ctx_new();
   if (!r->zmq) return failed("no ZeroMQ context", errno);
+  if (!front_prepare(&r->front)) return failed("no table of connections", errno);
   if (!open_router(r)) return false;
   s->feed = feed_start(s, r->zmq, s->options->events, r->events, sizeof r->events);
   return s->feed && start_threads(r);
@@ -159,6 +160,7 @@ static void stop(running *r) {
   for (unsigned i = 1; i < r->threads_started; i++) pthread_join(r->workers[i - 1], NULL);
   free(r->workers);
   feed_stop(s->feed);
+  client_table_free(&r->front.clients);
   if (r->front.router) zmq_close(r->front.router);
   if (r->zmq) zmq_ctx_term(r->zmq);
   if (r->front.signals >= 0) close(r->front.signals);
@@ -195,11 +197,8 @@ int service_run(const options *o, const store *st) {
   int code = 1;
   if (start(r)) {
     say_ready(r);
-    if (front_run(&r->front)) {
-      code = atomic_load(&r->s.exit_code);
-    } else {
-      failed("no memory", ENOMEM);
-    }
+    front_run(&r->front);
+    code = atomic_load(&r->s.exit_code);
   }
   stop(r);
   const counters *c = &r->s.counters;

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -96,6 +97,24 @@ START_TEST(what_is_no_database_is_refused) {
   const char *missing[] = {"--database", "/nowhere/at/all.sdb", "--no-create", "--events", "tcp://127.0.0.1:*", NULL};
   ck_assert_int_eq(run_program(missing, err, sizeof err), 1);
   check_sentence(err, "/nowhere/at/all.sdb");
+}
+END_TEST
+
+/* What an operator should know of the database stands in the log, beside the reason why the service does not start. */
+START_TEST(a_warning_of_the_engine_is_logged) {
+  char err[2048], other[128], key[128];
+  snprintf(other, sizeof other, "%s/other.sdb", srv.directory);
+  snprintf(key, sizeof key, "%s/key", srv.directory);
+  FILE *f = fopen(key, "w");
+  ck_assert_ptr_nonnull(f);
+  fputs("thirty-two bytes make up a key..", f);
+  fclose(f);
+  ck_assert_int_eq(chmod(key, 0644), 0);
+  const char *args[] = {"--database", other, "--key-file", key, "--quick-mode", "--listen", srv.listen, "--quiet", NULL};
+  ck_assert_int_eq(run_program(args, err, sizeof err), 1);
+  ck_assert_ptr_nonnull(strstr(err, "level=warning event=key_file"));
+  ck_assert_ptr_nonnull(strstr(err, "level=warning event=engine"));
+  ck_assert_ptr_nonnull(strstr(err, "in use"));
 }
 END_TEST
 
@@ -362,6 +381,7 @@ int main(void) {
   tcase_add_test(tc, an_endpoint_in_use_is_refused);
   tcase_add_test(tc, a_socket_in_use_is_refused);
   tcase_add_test(tc, what_is_no_database_is_refused);
+  tcase_add_test(tc, a_warning_of_the_engine_is_logged);
   tcase_add_test(tc, wrong_usage_is_one_sentence);
   tcase_add_loop_test(tc, closed_standard_streams_do_no_harm, 0, 4);
   tcase_add_test(tc, all_options_and_several_endpoints);

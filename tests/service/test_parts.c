@@ -165,6 +165,99 @@ START_TEST(sizes_with_units) {
 }
 END_TEST
 
+/* The words, one after the other; the options keep pointers to them. */
+static bool parses(options *o, const char *const *words, char *sentence, size_t size) {
+  static char texts[24][64];
+  char *argv[25];
+  int argc = 0;
+  for (; words[argc]; argc++) {
+    snprintf(texts[argc], sizeof texts[argc], "%s", words[argc]);
+    argv[argc] = texts[argc];
+  }
+  argv[argc] = NULL;
+  optind = 1;
+  return options_parse(o, argc, argv, sentence, size);
+}
+
+START_TEST(options_are_what_was_said) {
+  char sentence[256];
+  options o;
+  const char *all[] = {"streamdbd",
+                       "--database=x",
+                       "--key-file=k",
+                       "--listen=ipc:///a",
+                       "--listen=tcp://127.0.0.1:1",
+                       "--events=ipc:///e",
+                       "--durability=none",
+                       "--buffered-interval-ms=7",
+                       "--versions-to-keep=255",
+                       "--page-cache-size=64",
+                       "--max-document-size=1K",
+                       "--no-mmap",
+                       "--quick-mode",
+                       "--no-create",
+                       "--workers=64",
+                       "--stream-lease-ms=10",
+                       "--verbose",
+                       NULL};
+  ck_assert_msg(parses(&o, all, sentence, sizeof sentence), "%s", sentence);
+  ck_assert_str_eq(o.database, "x");
+  ck_assert_str_eq(o.key_file, "k");
+  ck_assert_uint_eq(o.listen_count, 2);
+  ck_assert_str_eq(o.listen[1], "tcp://127.0.0.1:1");
+  ck_assert_str_eq(o.events, "ipc:///e");
+  ck_assert(o.engine.durability == SDB_NONE && o.engine.buffered_interval_ms == 7 && o.engine.versions_to_keep == 255);
+  ck_assert(o.engine.page_cache_size == 64 && o.engine.max_document_size == 1024);
+  ck_assert(!o.engine.use_mmap && o.engine.quick_mode && !o.engine.create);
+  ck_assert(o.workers == 64 && o.stream_lease_ms == 10 && o.log_level == LOG_DEBUG);
+}
+END_TEST
+
+START_TEST(options_that_are_none) {
+  static const struct {
+    const char *words[3], *says;
+  } cases[] = {{{"--nonsense"}, "--nonsense"},
+               {{"--workers"}, "--workers"},
+               {{"--quiet=yes"}, "--quiet"},
+               {{"--database=x", "more"}, "\"more\" is too much"},
+               {{NULL}, "--database FILE"},
+               {{"--database="}, "--database FILE"},
+               {{"--workers=0"}, "from 1 to 64"},
+               {{"--workers=65"}, "from 1 to 64"},
+               {{"--workers="}, "from 1 to 64"},
+               {{"--workers=-1"}, "from 1 to 64"},
+               {{"--workers=2K"}, "from 1 to 64"},
+               {{"--workers=99999999999999999999"}, "from 1 to 64"},
+               {{"--max-db-size=1X"}, "--max-db-size"},
+               {{"--max-db-size=1MB"}, "--max-db-size"},
+               {{"--max-db-size=18446744073709551615T"}, "--max-db-size"},
+               {{"--durability=sure"}, "--durability"},
+               {{"--listen=tcp://0.0.0.0:1"}, "tcp://0.0.0.0:1"},
+               {{"--events=no"}, "the endpoint no"}};
+  char sentence[256];
+  options o;
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const char *words[] = {"streamdbd", cases[i].words[0], cases[i].words[1], NULL};
+    ck_assert(!parses(&o, words, sentence, sizeof sentence));
+    ck_assert_msg(strstr(sentence, cases[i].says) != NULL, "case %zu: '%s'", i, sentence);
+  }
+  const char *many[20] = {"streamdbd"};
+  for (int i = 1; i < 18; i++) many[i] = "--listen=ipc:///x";
+  ck_assert(!parses(&o, many, sentence, sizeof sentence));
+  ck_assert_ptr_nonnull(strstr(sentence, "at most 16 times"));
+  ck_assert(parses(&o, (const char *[]){"streamdbd", "--help", "--nonsense", NULL}, sentence, sizeof sentence) && o.help);
+  ck_assert(parses(&o, (const char *[]){"streamdbd", "--version", NULL}, sentence, sizeof sentence) && o.version);
+}
+END_TEST
+
+START_TEST(every_code_of_the_store_has_one_of_the_protocol) {
+  ck_assert_int_eq(code_of(SDB_OK), CODE(OK));
+  ck_assert_int_eq(code_of(SDB_TRIMMED), CODE(RESET));
+  ck_assert_int_eq(code_of(SDB_RESET), CODE(RESET));
+  ck_assert_int_eq(code_of(12345), CODE(INTERNAL));
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("parts");
   TCase *tc = tcase_create("parts");
@@ -177,6 +270,9 @@ int main(void) {
   tcase_add_test(tc, every_code_has_a_status);
   tcase_add_test(tc, only_this_machine);
   tcase_add_test(tc, sizes_with_units);
+  tcase_add_test(tc, options_are_what_was_said);
+  tcase_add_test(tc, options_that_are_none);
+  tcase_add_test(tc, every_code_of_the_store_has_one_of_the_protocol);
   suite_add_tcase(suite, tc);
   return harness_run(suite);
 }

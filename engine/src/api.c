@@ -440,19 +440,22 @@ int read_versions(sdb *db, const sdb_snapshot *at, const void *path, size_t path
 int read_attributes(sdb *db, const sdb_snapshot *at, const void *path, size_t path_len, uint32_t version, sdb_attributes *a) {
   record r;
   table_entry entry;
+  sdb_attributes filled;
   int rc = path_check(db, path, path_len);
   if (rc != SDB_OK) return rc;
   reading in = reading_begin(db, at);
   rc = document_find(db, in.view, in.now_ms, path, path_len, version, &r, &entry);
   if (rc == SDB_OK) {
-    *a = (sdb_attributes){.expires_ms = r.flags & RECORD_EXPIRES ? r.expires_ms : 0};
-    if (r.flags & RECORD_TYPE) memcpy(a->content_type, r.type, r.type_len);
+    filled = (sdb_attributes){.expires_ms = r.flags & RECORD_EXPIRES ? r.expires_ms : 0};
+    if (r.flags & RECORD_TYPE) memcpy(filled.content_type, r.type, r.type_len);
     if (r.flags & RECORD_METADATA && r.metadata_len <= SDB_MAX_METADATA) {
-      memcpy(a->metadata, r.metadata, r.metadata_len);
-      a->metadata_len = r.metadata_len;
+      memcpy(filled.metadata, r.metadata, r.metadata_len);
+      filled.metadata_len = r.metadata_len;
     }
   }
-  return reading_end(db, in, rc);
+  rc = reading_end(db, in, rc);
+  if (rc == SDB_OK) *a = filled;
+  return rc;
 }
 
 /* --- Identity ----------------------------------------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "sdb/sdb.h"
+#include "sdb/storage.h"
 
 enum { DOCUMENTS = 6000, LEN = 700, LARGE = 3 << 20 };
 
@@ -203,6 +204,71 @@ START_TEST(test_commits_answer_io) {
 }
 END_TEST
 
+/* --- What is not trusted ------------------------------------------------------------------------------------------------------ */
+
+static void (*engine_fault)(void *user);
+static void *engine_user;
+static bool fault_while_reading;
+
+static int note_guard(sdb_file *file, void (*fault)(void *user), void *user) {
+  engine_fault = fault;
+  engine_user = user;
+  return sdb_storage_file()->guard(file, fault, user);
+}
+
+/* A read asks for the time between finding a document that expires and telling of it. */
+static uint64_t time_with_fault(void *ctx) {
+  if (fault_while_reading) engine_fault(engine_user);
+  return sdb_storage_file()->now_ms(ctx);
+}
+
+enum { GET, GET_ALLOC, GET_RANGE, STAT, VERSIONS, ATTRIBUTES, ID, READER, READS };
+
+/* What the call would hand out lies between marks that must stay. */
+static int read_document(sdb *db, int what, uint8_t *out) {
+  size_t *size = (size_t *)(void *)(out + 4096);
+  void **data = (void **)(void *)(out + 5000);
+  switch (what) {
+    case GET: return sdb_get(db, "/d", 2, SDB_CURRENT, (uint8_t[64]){0}, 64, size, (sdb_info *)(void *)out);
+    case GET_ALLOC: return sdb_get_alloc(db, "/d", 2, SDB_CURRENT, data, size, (sdb_info *)(void *)out);
+    case GET_RANGE: return sdb_get_range(db, "/d", 2, SDB_CURRENT, 0, (uint8_t[64]){0}, 64, size, (sdb_info *)(void *)out);
+    case STAT: return sdb_stat(db, "/d", 2, SDB_CURRENT, (sdb_info *)(void *)out);
+    case VERSIONS: return sdb_versions(db, "/d", 2, NULL, 0, size);
+    case ATTRIBUTES: return sdb_get_attributes(db, "/d", 2, SDB_CURRENT, (sdb_attributes *)(void *)out);
+    case ID: return sdb_id_of(db, "/d", 2, out);
+    default: return sdb_reader_open(db, "/d", 2, SDB_CURRENT, (sdb_reader **)(void *)data);
+  }
+}
+
+/* Another thread, say, met a page that the device did not give while this one read: the read does not count, and says nothing. */
+START_TEST(test_what_is_not_trusted_says_nothing) {
+  static _Alignas(16) uint8_t out[8192], before[8192];
+  sdb_storage table = *sdb_storage_file();
+  sdb_options o;
+  sdb_put_options how;
+  sdb *db;
+  table.guard = note_guard;
+  table.now_ms = time_with_fault;
+  sdb_options_init(&o);
+  o.storage = &table;
+  o.fault_guard = true;
+  o.threads = false;
+  ck_assert_int_eq(sdb_open("untrusted.sdb", &o, &db), SDB_OK);
+  sdb_put_options_init(&how);
+  how.content_type = "text/plain";
+  how.expires_ms = 4102444800000; /* 2100 */
+  ck_assert_int_eq(sdb_put(db, "/d", 2, "content", 7, &how, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  memset(out, 0x5A, sizeof out);
+  memcpy(before, out, sizeof out);
+  fault_while_reading = true;
+  ck_assert_int_eq(read_document(db, _i, out), SDB_IO);
+  fault_while_reading = false;
+  ck_assert_mem_eq(out, before, sizeof out);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+END_TEST
+
 /* All threads hit the same hole at once: only where the engine may be called by several. */
 #if SDB_THREADS
 static sdb *shared;
@@ -349,6 +415,10 @@ int main(void) {
 #endif
   tcase_add_test(tc, test_signals_of_others);
   suite_add_tcase(suite, tc);
+  TCase *trust = tcase_create("trust");
+  tcase_add_checked_fixture(trust, setup, teardown);
+  tcase_add_loop_test(trust, test_what_is_not_trusted_says_nothing, 0, READS);
+  suite_add_tcase(suite, trust);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);
   int failed = srunner_ntests_failed(runner);

@@ -172,7 +172,7 @@ static int open_file(sdb *db) {
   if (rc == SDB_NOT_FOUND) return env_fail(&db->e, rc, "there is no database %s", db->name);
   if (rc != SDB_OK) return env_fail(&db->e, rc, "cannot open %s: %s", db->name, sdb_strerror(rc));
   rc = st->lock(db->file, !db->options.read_only);
-  if (rc == SDB_LOCKED) return env_fail(&db->e, rc, "%s is in use by another process or handle", db->name);
+  if (rc == SDB_LOCKED) return holder_refuse(db);
   if (rc == SDB_LINKED)
     return env_fail(&db->e, rc,
                     "%s has other names too (hard links), but its log stands beside one of them only; remove the others", db->name);
@@ -240,6 +240,7 @@ static void release(sdb *db) {
   hints_drop(db->hints);
   table_drop(db->table);
   pager_close(db->pager);
+  holder_forget(db);
   e.storage->close(db->file);
   mem_free(&e, db->dropped);
   mem_free(&e, db->free_documents);
@@ -315,6 +316,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
     return rc;
   }
   db->options.encryption_key = db->options.recovery_key = NULL; /* the caller's; not needed any more */
+  holder_tell(db);
   work_start(db);
   sdb_set_quick_mode(db, o.quick_mode);
   *out = db;

@@ -12,10 +12,11 @@
 #include "copy.h"
 #include "db.h"
 
-/* A log segment would be replaced, or taken for one. */
-static bool is_own_log(const sdb *db, const char *name) {
+/* A log segment would be replaced, or taken for one; NAME.lock is removed at the close. */
+static bool is_beside(const sdb *db, const char *name) {
   size_t len = strlen(db->name);
-  return strncmp(name, db->name, len) == 0 && strncmp(name + len, ".log.", 5) == 0;
+  if (strncmp(name, db->name, len) != 0) return false;
+  return strncmp(name + len, ".log.", 5) == 0 || strcmp(name + len, ".lock") == 0;
 }
 
 static int destination_check(sdb *db, env *e, const char *name, const sdb_copy_options *o) {
@@ -26,12 +27,12 @@ static int destination_check(sdb *db, env *e, const char *name, const sdb_copy_o
     if (st->resolve && !real) return env_fail(e, SDB_NO_MEMORY, "out of memory");
     int rc = real ? st->resolve(st->ctx, name, real, LONGEST) : SDB_OK;
     bool same = rc == SDB_OK && strcmp(real ? real : name, db->name) == 0;
-    bool own = rc == SDB_OK && is_own_log(db, real ? real : name);
+    bool own = rc == SDB_OK && is_beside(db, real ? real : name);
     mem_free(e, real);
     if (rc == SDB_NOT_FOUND) return env_fail(e, rc, "cannot create %s: its folder does not exist", name);
     if (rc != SDB_OK) return env_fail(e, rc, "cannot find out where %s leads: %s", name, sdb_strerror(rc));
     if (same) return env_fail(e, SDB_INVALID, "a database cannot be its own backup");
-    if (own) return env_fail(e, SDB_INVALID, "%s is a name of the database's own log", name);
+    if (own) return env_fail(e, SDB_INVALID, "%s is a name of one of the database's own files", name);
   }
   return o->replace ? SDB_OK : copy_destination_free(e, name);
 }

@@ -194,6 +194,7 @@ struct sdb {
 
   atomic_uint_fast64_t snapshots; /* open */
   bool read_only;
+  bool holder_told; /* NAME.lock is ours */
   bool log_damaged; /* the state may lack something that the log has, or had */
   struct {
     uint64_t operations; /* of the log that were left out, because what they change is damaged */
@@ -204,6 +205,13 @@ struct sdb {
   struct counters n;
   compress_habit habit; /* of small contents */
 };
+
+/* --- holder.c: NAME.lock ------------------------------------------------------------------------------------------------------ */
+
+void holder_tell(sdb *db);
+void holder_forget(sdb *db);
+/* SDB_LOCKED, and who it is, if that is known. */
+int holder_refuse(sdb *db);
 
 /* --- document.c: finding and reading versions --------------------------------------------------------------------------------- */
 

@@ -204,6 +204,13 @@ static int file_lock(sdb_file *file, bool exclusive) {
   return code;
 }
 
+static void file_holder(void *ctx, char *buf, size_t len) {
+  char host[64] = "";
+  (void)ctx;
+  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  (void)snprintf(buf, len, "process %ld%s%s", (long)getpid(), host[0] ? " on " : "", host);
+}
+
 static bool file_inherited(const sdb_file *file) { return file->mark ? *file->mark == 0 : getpid() != file->owner; }
 
 /* --- Contents ----------------------------------------------------------------------------------------------------------------- */
@@ -553,6 +560,7 @@ static const sdb_storage file_table = {
     .prefetch = file_prefetch,
     .fill = file_fill,
     .get_allocated = file_get_allocated,
+    .holder = file_holder,
     .guard = file_guard,
 };
 

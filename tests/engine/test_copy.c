@@ -208,6 +208,7 @@ START_TEST(test_refused_places) {
     o.replace = replace;
     ck_assert_int_eq(sdb_backup(w.db, WORKLOAD_NAME ".log.0000", &o, NULL), SDB_INVALID);
     ck_assert_int_eq(sdb_backup(w.db, WORKLOAD_NAME ".log.0099", &o, NULL), SDB_INVALID);
+    ck_assert_int_eq(sdb_backup(w.db, WORKLOAD_NAME ".lock", &o, NULL), SDB_INVALID);
   }
   ck_assert_int_eq(sdb_backup(w.db, COPY, &o, NULL), SDB_OK);
   ck_assert_int_eq(sdb_open(COPY, &w.options, &other), SDB_OK);

@@ -266,6 +266,38 @@ START_TEST(test_second_handle) {
 }
 END_TEST
 
+/* Whoever is refused is told who has it, as far as that can be known. */
+START_TEST(test_who_has_it) {
+  char message[256] = "", expected[64], text[256] = "";
+  sdb *first, *second;
+  sdb_options o;
+  sdb_options_init(&o);
+  o.message = message;
+  o.message_size = sizeof message;
+  snprintf(expected, sizeof expected, "process %ld", (long)getpid());
+  ck_assert_int_eq(sdb_open("held.sdb", &o, &first), SDB_OK);
+  FILE *lock = fopen("held.sdb.lock", "r");
+  ck_assert_ptr_nonnull(lock);
+  ck_assert_ptr_nonnull(fgets(text, sizeof text, lock));
+  fclose(lock);
+  ck_assert_msg(strncmp(text, expected, strlen(expected)) == 0, "%s", text);
+  ck_assert_int_eq(sdb_open("held.sdb", &o, &second), SDB_LOCKED);
+  ck_assert_msg(strstr(message, text) != NULL, "%s", message);
+  lock = fopen("held.sdb.lock", "w"); /* anybody may write anything into it */
+  ck_assert_ptr_nonnull(lock);
+  fputs("\033[2Jnobody\n", lock);
+  fclose(lock);
+  ck_assert_int_eq(sdb_open("held.sdb", &o, &second), SDB_LOCKED);
+  ck_assert_msg(strstr(message, "(?[2Jnobody?)") != NULL, "%s", message);
+  ck_assert_int_eq(sdb_close(first), SDB_OK);
+  ck_assert_int_ne(access("held.sdb.lock", F_OK), 0);
+  o.read_only = true;
+  ck_assert_int_eq(sdb_open("held.sdb", &o, &first), SDB_OK);
+  ck_assert_int_ne(access("held.sdb.lock", F_OK), 0);
+  ck_assert_int_eq(sdb_close(first), SDB_OK);
+}
+END_TEST
+
 /* --- Editions of the storage table -------------------------------------------------------------------------------------------- */
 
 static void expect_open(const sdb_storage *table, int code) {
@@ -345,6 +377,7 @@ int main(void) {
   tcase_add_test(t, test_child_opens_anew);
   tcase_add_test(t, test_failed_open);
   tcase_add_test(t, test_second_handle);
+  tcase_add_test(t, test_who_has_it);
   tcase_add_test(t, test_shorter_and_longer_tables);
   tcase_add_test(t, test_wrong_tables);
   tcase_add_test(t, test_table_is_copied);

@@ -57,7 +57,7 @@ typedef struct sdb_copy_report {
  * epoch, document ids, versions and times; contents of an encrypted database stay encrypted, and no key is needed. Do not write to
  * it while the original lives on under the same epoch: sdb_restore() makes a database of it that may go its own way. SDB_EXISTS,
  * SDB_CORRUPT (what was read or copied does not verify: no copy), SDB_READ_ONLY (a log that was only replayed into memory),
- * SDB_CANCELLED, SDB_INVALID (also: the destination is the database itself, or of its log), SDB_LOCKED (somebody has the
+ * SDB_CANCELLED, SDB_INVALID (also: the destination is the database itself, or a file of its own), SDB_LOCKED (somebody has the
  * database open that is to be replaced), SDB_FULL, SDB_IO, SDB_DENIED, SDB_NO_MEMORY,
  * SDB_SYNC_FAILED. `options` and `report` may be NULL. */
 SDB_API SDB_MUST_USE int sdb_backup(sdb *db, const char *destination, const sdb_copy_options *options, sdb_copy_report *report);

@@ -122,6 +122,9 @@ typedef struct sdb_storage {
   int (*fill)(sdb_file *file, uint64_t offset, uint64_t len);
   /* The space that the file takes on the device, in bytes: less than its size where ranges were punched out. */
   int (*get_allocated)(sdb_file *file, uint64_t *bytes);
+  /* Writes a few words into `buf` that tell others who this process is, NUL-terminated: what NAME.lock says, for whoever is told
+   * SDB_LOCKED. NULL: there is no NAME.lock. */
+  void (*holder)(void *ctx, char *buf, size_t len);
 } sdb_storage;
 
 /* Files of the operating system. One table for the whole process, without state. */

@@ -252,6 +252,7 @@ static void release(sdb *db) {
   mutex_destroy(&db->work);
   mutex_destroy(&db->bell_lock);
   mutex_destroy(&db->e.message_lock);
+  commit_queue_destroy(&db->commits);
   gate_destroy(&db->group_done[0]);
   gate_destroy(&db->group_done[1]);
   cond_destroy(&db->claim_free);
@@ -304,6 +305,7 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   cond_init(&db->feed_moved);
   mutex_init(&db->work);
   mutex_init(&db->bell_lock);
+  commit_queue_init(&db->commits);
   gate_init(&db->group_done[0]);
   gate_init(&db->group_done[1]);
   cond_init(&db->claim_free);

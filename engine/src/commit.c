@@ -45,12 +45,6 @@ static void lead_take(sdb *db) {
   atomic_store(&db->group_end, UINT64_MAX);
 }
 
-static void lead_leave(sdb *db) {
-  db->leader = false;
-  gate_open(&db->group_done[db->group], true);
-  gate_open(&db->group_done[db->group ^ 1], atomic_load(&db->e.sync_failed)); /* one, to lead; all when nobody will lead again */
-}
-
 /* Waits, without `turn`, for the end of a group: of the one on its way when `member`, else of the one behind it. */
 static void group_wait(sdb *db, bool member) {
   struct gate *gate = &db->group_done[member ? db->group : db->group ^ 1];
@@ -69,10 +63,14 @@ void lead_begin(sdb *db) {
   mutex_unlock(&db->turn);
 }
 
+/* The next leader first: waking all members takes longer than it takes him to begin his sync. */
 void lead_end(sdb *db) {
   mutex_lock(&db->turn);
-  lead_leave(db);
+  struct gate *members = &db->group_done[db->group], *next = &db->group_done[db->group ^ 1];
+  db->leader = false;
   mutex_unlock(&db->turn);
+  gate_open(next, atomic_load(&db->e.sync_failed)); /* one, to lead; all when nobody will lead again */
+  gate_open(members, true);
 }
 
 void note_synced(sdb *db, uint64_t sequence) {
@@ -219,13 +217,13 @@ static int write_backlog(sdb *db) {
   return rc;
 }
 
-static int finish(sdb *db, const struct commit *q, uint64_t sequence, uint64_t wait_for, struct pressure pressure) {
+static int finish(sdb *db, const struct commit *q) {
   int rc = SDB_OK;
   bool durable = q->durability == SDB_DURABLE;
-  if (wait_for && !durable) rc = become_visible(db, sequence, wait_for);
-  else if (wait_for && !q->defer) rc = wait_durable(db, wait_for);
-  if (!wait_for) rc = write_backlog(db);
-  if (!q->background) work_after_commit(db, pressure);
+  if (q->wait_for && !durable) rc = become_visible(db, q->seen, q->wait_for);
+  else if (q->wait_for && !q->defer) rc = wait_durable(db, q->wait_for);
+  if (!q->wait_for) rc = write_backlog(db);
+  if (!q->background) work_after_commit(db, q->pressure);
   return rc;
 }
 
@@ -463,25 +461,33 @@ static int run_locked(sdb *db, struct commit *q, bool *changed) {
   return rc;
 }
 
+void commit_locked(sdb *db, struct commit *q) {
+  q->changed = false;
+  q->wait_for = 0;
+  q->rc = run_locked(db, q, &q->changed);
+  q->seen = db->last_sequence;
+  bool unsynced = db->unsynced, absent = q->rc == SDB_NOT_FOUND && q->failed < q->count && q->ops[q->failed].code == q->rc;
+  q->done_before = q->rc == SDB_OK ? !q->changed : absent;
+  if (q->rc == SDB_OK && q->changed) q->wait_for = commit_order(db, q->durability);
+  if (q->done_before && q->durability == SDB_BUFFERED && q->seen > atomic_load(&db->synced_sequence)) sync_soon(db);
+  q->pressure = work_pressure(db);
+  q->pressure.sync = db->unsynced && !unsynced;
+}
+
+bool commit_would_wait(sdb *db, const struct commit *q) { return db->claims || !has_room(db, q); }
+
 int commit_run(sdb *db, struct commit *q) {
-  bool changed = false;
-  uint64_t wait_for = 0;
   q->durability = durability_of(db, q->durability);
-  pager_lock(db->pager);
-  int rc = run_locked(db, q, &changed);
-  uint64_t seen = db->last_sequence;
-  bool unsynced = db->unsynced;
-  bool done_before = rc == SDB_OK ? !changed : rc == SDB_NOT_FOUND && q->failed < q->count && q->ops[q->failed].code == rc;
-  if (rc == SDB_OK && changed) wait_for = commit_order(db, q->durability);
-  if (done_before && q->durability == SDB_BUFFERED && seen > atomic_load(&db->synced_sequence)) sync_soon(db);
-  struct pressure pressure = work_pressure(db);
-  pressure.sync = db->unsynced && !unsynced;
-  pager_unlock(db->pager);
-  if (rc == SDB_OK && changed) return finish(db, q, seen, wait_for, pressure);
-  if (done_before && pressure.sync && db->worker) work_ring(db);
-  if (done_before && q->durability == SDB_DURABLE) {
-    int synced = wait_durable(db, seen);
-    return synced == SDB_OK ? rc : synced;
+  if (is_large(q) || !commit_queue_run(db, q)) {
+    pager_lock(db->pager);
+    commit_locked(db, q);
+    pager_unlock(db->pager);
   }
-  return done_before || rc == SDB_CONFLICT || rc == SDB_NOT_FOUND ? refuse(db, rc, seen) : rc;
+  if (q->rc == SDB_OK && q->changed) return finish(db, q);
+  if (q->done_before && q->pressure.sync && db->worker) work_ring(db);
+  if (q->done_before && q->durability == SDB_DURABLE) {
+    int synced = wait_durable(db, q->seen);
+    return synced == SDB_OK ? q->rc : synced;
+  }
+  return q->done_before || q->rc == SDB_CONFLICT || q->rc == SDB_NOT_FOUND ? refuse(db, q->rc, q->seen) : q->rc;
 }

@@ -111,6 +111,16 @@ struct async {
   bool stopping;
 };
 
+/* Commits whose callers wait for the writer's lock. A round is what one of them takes and runs; its members wait at one gate. */
+enum { COMMIT_GATES = 4 };
+struct commit_queue {
+  struct mutex lock;
+  atomic_bool waiting; /* there are some */
+  struct commit *first, *last;
+  unsigned round;
+  struct gate served[COMMIT_GATES];
+};
+
 struct sdb {
   env e;
   sdb_storage storage; /* the table given, as env uses it */
@@ -160,6 +170,7 @@ struct sdb {
   bool leader;
   _Atomic uint64_t group_end; /* last sequence in the group on its way; UINT64_MAX while it still takes members */
   _Atomic uint64_t synced_sequence;
+  struct commit_queue commits;
   struct mutex feed_lock; /* for those who wait for changes */
   struct cond feed_moved;
   atomic_uint feed_waiters;
@@ -419,6 +430,14 @@ void claims_release(sdb *db, struct change *ops, unsigned count);
 
 /* --- commit.c ----------------------------------------------------------------------------------------------------------------- */
 
+/* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
+struct pressure {
+  bool work, help;
+  bool suffix;    /* a suffix tree is being made or dropped */
+  bool sync;      /* the first commit that is to be synced within the interval: the thread may mean to sleep for longer */
+  unsigned clean; /* how many steps of the cleaner the commit has to do */
+};
+
 struct commit {
   struct change *ops;
   unsigned count;
@@ -427,6 +446,17 @@ struct commit {
   bool lenient;
   bool background; /* does not help with background work */
   unsigned failed; /* which operation; count: none of them */
+
+  /* What came of it, for its caller to act on without the lock. */
+  int rc;
+  bool changed;
+  bool done_before;  /* there was nothing left to do */
+  uint64_t seen;     /* the newest commit when it was judged, itself included */
+  uint64_t wait_for; /* the commit whose sync it awaits; 0: none */
+  struct pressure pressure;
+  /* commit_queue.c */
+  struct commit *next;
+  atomic_int state;
 };
 
 /* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
@@ -434,6 +464,10 @@ int commit_ready(sdb *db);
 sdb_durability durability_of(const sdb *db, sdb_durability asked);
 /* Judges, applies, logs and waits as long as was asked; all operations or none. */
 int commit_run(sdb *db, struct commit *q);
+/* The part under the writer's lock, which is held; what came of it stands in the commit. May give the lock up meanwhile where
+ * commit_would_wait says so, and for large contents. */
+void commit_locked(sdb *db, struct commit *q);
+bool commit_would_wait(sdb *db, const struct commit *q);
 /* Returns when everything up to `sequence` is durable and visible. */
 int wait_durable(sdb *db, uint64_t sequence);
 /* Commits up to `sequence` are durable and visible now: tells whoever wants to know. The leader only. */
@@ -457,6 +491,14 @@ static inline void writer_leave(sdb *db, unsigned slot) {
 void lead_begin(sdb *db);
 void lead_end(sdb *db);
 
+/* --- commit_queue.c: who waits for the writer's lock -------------------------------------------------------------------------- */
+
+void commit_queue_init(struct commit_queue *cq);
+void commit_queue_destroy(struct commit_queue *cq);
+/* Runs a commit of small contents under the writer's lock, or has it run by another caller. False: it has not been run, and the
+ * caller must do that with the lock himself, because it has to wait for something. */
+bool commit_queue_run(sdb *db, struct commit *q);
+
 /* --- work.c: background ------------------------------------------------------------------------------------------------------- */
 
 /* One piece of background work of about `budget` pages. */
@@ -468,13 +510,6 @@ int work_checkpoint(sdb *db, enum work_why why);
 void work_release_spares(sdb *db);
 /* Wraps the data key anew; the state stays what it is. */
 int work_change_key(sdb *db, const uint8_t *key);
-/* What a commit sees of the background's backlog: is there work, and is it so much that commits have to help? */
-struct pressure {
-  bool work, help;
-  bool suffix;    /* a suffix tree is being made or dropped */
-  bool sync;      /* the first commit that is to be synced within the interval: the thread may mean to sleep for longer */
-  unsigned clean; /* how many steps of the cleaner the commit has to do */
-};
 struct pressure work_pressure(sdb *db); /* writer's lock held */
 void work_after_commit(sdb *db, struct pressure pressure);
 void work_ring(sdb *db); /* wakes the thread, where there is one */

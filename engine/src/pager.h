@@ -115,6 +115,7 @@ void pager_cache_lend(pager *p, uint64_t bytes);
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 
 void pager_lock(pager *p);
+bool pager_try_lock(pager *p);
 void pager_unlock(pager *p);
 struct mutex *pager_mutex(pager *p);
 

@@ -70,9 +70,10 @@ static inline bool mutex_lock_for(struct mutex *m, long us) {
   return true;
 #endif
 }
+static inline bool fair_starving(struct fair *f) { return atomic_load_explicit(&f->starving, memory_order_relaxed) > 0; }
+static inline bool fair_try(struct fair *f) { return !fair_starving(f) && mutex_try(&f->m); }
 static inline void fair_lock(struct fair *f) {
-  bool starving = atomic_load_explicit(&f->starving, memory_order_relaxed) > 0;
-  if (!starving && (mutex_try(&f->m) || mutex_lock_for(&f->m, DOOR_US))) return;
+  if (fair_try(f) || (!fair_starving(f) && mutex_lock_for(&f->m, DOOR_US))) return;
   mutex_lock(&f->door);
   atomic_store_explicit(&f->starving, 1, memory_order_relaxed);
   mutex_lock(&f->m);
@@ -176,6 +177,7 @@ static inline bool mutex_try(struct mutex *m) { return (void)m, true; }
 static inline void mutex_unlock(struct mutex *m) { (void)m; }
 static inline void fair_init(struct fair *f) { (void)f; }
 static inline void fair_destroy(struct fair *f) { (void)f; }
+static inline bool fair_try(struct fair *f) { return (void)f, true; }
 static inline void fair_lock(struct fair *f) { (void)f; }
 static inline void fair_unlock(struct fair *f) { (void)f; }
 static inline void cond_init(struct cond *c) { (void)c; }

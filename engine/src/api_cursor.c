@@ -25,7 +25,6 @@ struct item {
   uint32_t offset;
   uint16_t len, metadata_len;
   uint8_t type_len;
-  sdb_info info;
 };
 
 struct bytes {
@@ -50,6 +49,7 @@ struct sdb_cursor {
   struct bytes head, tail, passed;
   tree_cursor tree;
   struct item items[BATCH];
+  sdb_info info[BATCH]; /* where they are wanted: a search for paths alone does not touch them */
   uint8_t text[BATCH_BYTES];
 };
 
@@ -70,6 +70,7 @@ static bool begins(const tree_cursor *t, const struct bytes *head) {
 }
 
 static bool ends(const tree_cursor *t, const struct bytes *tail) {
+  if (tail->len == 0) return true;
   return t->key_len >= tail->len && memcmp(t->key + t->key_len - tail->len, tail->at, tail->len) == 0;
 }
 
@@ -224,7 +225,10 @@ static int look(sdb_cursor *c, uint64_t document, struct item *it) {
   if (rc != SDB_OK) return rc;
   if (record_expired(db, &r, c->now_ms)) return SDB_NOT_FOUND;
   entry.oldest = document_oldest(&entry, &r);
-  if (c->infos) info_fill(&it->info, &r, &entry);
+  if (c->infos) {
+    c->info[c->count] = (sdb_info){0};
+    info_fill(&c->info[c->count], &r, &entry);
+  }
   if (c->attributes) keep_attributes(c, it, &r);
   return SDB_OK;
 }
@@ -300,11 +304,11 @@ int sdb_cursor_next(sdb_cursor *c, sdb_entry *entry) {
   const uint8_t *type = c->place + it->len, *metadata = type + it->type_len;
   *entry = (sdb_entry){.path = c->place,
                        .path_len = c->place_len,
-                       .info = it->info,
                        .content_type = it->type_len ? (const char *)type : NULL,
                        .content_type_len = it->type_len,
                        .metadata = it->metadata_len ? metadata : NULL,
                        .metadata_len = it->metadata_len};
+  if (c->infos) entry->info = c->info[c->next - 1];
   return SDB_OK;
 }
 

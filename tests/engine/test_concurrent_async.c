@@ -203,9 +203,10 @@ static void wait_at_gate(void *user, int code, void *data, size_t size, const sd
   tell(user, code, data, size, info);
 }
 
+/* Once the close has cancelled what waits, which it does before it waits for what runs. */
 static void *open_gate_soon(void *arg) {
-  (void)arg;
-  usleep(20000);
+  const ticket *waiter = arg;
+  while (atomic_load(&waiter->calls) == 0) usleep(100);
   atomic_store(&gate_open, true);
   return NULL;
 }
@@ -229,7 +230,7 @@ START_TEST(test_cancel_and_close_beside_a_running_callback) {
   sdb_stats s = {.size = sizeof s};
   ck_assert_int_eq(sdb_get_stats(db, &s), SDB_OK);
   ck_assert_uint_eq(s.requests, 2);
-  ck_assert_int_eq(pthread_create(&opener, NULL, open_gate_soon, NULL), 0);
+  ck_assert_int_eq(pthread_create(&opener, NULL, open_gate_soon, &left), 0);
   close_database();
   pthread_join(opener, NULL);
   ck_assert_uint_eq(atomic_load(&held.calls), 1);

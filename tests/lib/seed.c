@@ -15,12 +15,9 @@ uint64_t seed_number(const char *variable, uint64_t otherwise) {
 }
 
 uint64_t seed_range(const char *test, uint64_t default_count, uint64_t *first) {
-  uint64_t count = 1;
   *first = seed_number("SDB_SEED", 0);
-  if (*first == 0) {
-    *first = 1;
-    count = seed_number("SDB_SEEDS", default_count);
-  }
+  uint64_t count = seed_number("SDB_SEEDS", *first ? 1 : default_count);
+  if (*first == 0) *first = 1;
   printf("%s: seeds %" PRIu64 " to %" PRIu64 "\n", test, *first, *first + count - 1);
   fflush(stdout);
   return count;

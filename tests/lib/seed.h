@@ -2,7 +2,7 @@
 /* seed.h - which seeds a random test runs with.
  *
  *   SDB_SEED=n    only seed n: to repeat what a failure printed
- *   SDB_SEEDS=n   seeds 1 to n instead of the test's own number
+ *   SDB_SEEDS=n   seeds 1 to n instead of the test's own number; with SDB_SEED as well, n seeds from that one on
  *
  *     uint64_t first, count = seed_range("crash", 100, &first);
  *     for (uint64_t seed = first; seed < first + count; seed++) ...

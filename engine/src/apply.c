@@ -54,26 +54,33 @@ static int drop_versions(sdb *db, const struct change *c, uint32_t from, uint32_
     uint64_t place;
     bool goes = walk.version <= to;
     rc = document_walk_next(db, VIEW_HEAD, c->document, &walk, &r, &place);
-    if (rc == SDB_CORRUPT) rc = SDB_OK;
+    if (rc == SDB_CORRUPT) db->roots.recount = true, rc = SDB_OK;
     if (rc == SDB_OK && goes && place) drop(db, place);
   }
   return rc;
 }
 
-/* A record that does not verify keeps its space: nobody knows how much it is. check reports it, repair frees it. */
+/* A record that does not verify keeps its space: nobody knows how much it is. What it had of large contents the scrub finds. */
 static int collect_one(sdb *db, uint64_t dropped) {
   record r;
   run_list l;
   uint64_t place = dropped & ~DROP_RECORD_ONLY;
   int rc = heap_read(&db->e, db->pager, VIEW_HEAD, place, &r);
-  if (rc == SDB_CORRUPT) return SDB_OK;
+  if (rc == SDB_CORRUPT) {
+    db->roots.recount = true;
+    return SDB_OK;
+  }
   if (rc != SDB_OK) return rc;
   rc = pager_admit(db->pager, MAX_RUNS + 1, 0, true);
   if (rc != SDB_OK) return rc;
   bool large = r.flags & RECORD_LARGE && !(dropped & DROP_RECORD_ONLY) && run_list_parse(&l, &r) == SDB_OK;
   for (uint32_t i = 0; rc == SDB_OK && large && i < l.count; i++) rc = pager_know_run(db->pager, l.runs[i]);
   if (rc == SDB_OK && large) rc = extent_verify(&db->e, db->pager, &r); /* a forged record may name the runs of others */
-  if (rc == SDB_CORRUPT) large = false, rc = SDB_OK; /* what stands there is not this version's: it is left to repair */
+  if (rc == SDB_CORRUPT) { /* what stands there is not this version's, or nobody can tell */
+    db->roots.recount = true;
+    large = false;
+    rc = SDB_OK;
+  }
   if (rc != SDB_OK) return rc;
   for (uint32_t i = 0; large && i < l.count; i++) pager_free_run(db->pager, l.runs[i]);
   heap_drop(db->pager, &db->roots, place, r.total);

@@ -84,7 +84,8 @@ typedef struct roots {
   uint64_t fresh_names;  /* its entries */
   uint64_t expiry_built; /* the times of all documents below are in the expiry tree; 0: of all */
   bool sweep;            /* pages of trees may stand that nothing reaches */
-  bool recount;          /* content_bytes has the size of damaged records that were replaced: to be counted again (scrub.c) */
+  bool recount;          /* damaged records were replaced or dropped: content_bytes has their size, and what they named may be
+                            nobody's; to be counted again (scrub.c) */
 } roots;
 
 /* Where replay starts: a position, the checksum of the record before it, and which use of which segment holds it. */

@@ -237,6 +237,18 @@ void pager_doom_end(pager *p);
 /* The oldest view that anybody can be reading. */
 uint64_t pager_oldest_view(pager *p);
 
+/* Physical pages that no document has, because the record that named them was damaged when it was replaced or dropped; all under
+ * the lock. A set: at first the pages in use that hold no logical page, which are those of large contents. From there on every page
+ * that is freed goes out of it by itself, and none comes in; the caller spares what documents have. */
+/* The next part, from *cursor 0 on; waits, with SDB_OK, while a checkpoint runs. SDB_END: that was the last one. */
+int pager_orphans_mark(pager *p, uint32_t *cursor);
+void pager_orphans_spare(pager *p, run r);
+/* The first run of the set from *cursor on, to be freed. SDB_END: there is none; SDB_BUSY: a checkpoint runs, and what was freed
+ * meanwhile may still be in the set. */
+int pager_orphans_next(pager *p, uint32_t *cursor, run *r);
+bool pager_orphans_any(const pager *p); /* is somebody looking for them? */
+void pager_orphans_end(pager *p);
+
 /* --- Quarantine (pager_quarantine.c) ------------------------------------------------------------------------------------------ */
 
 /* A physical page that was found damaged while something refers to it. Kept in memory only: on disk it is used, because it is

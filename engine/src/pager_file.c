@@ -95,6 +95,7 @@ void pager_close(pager *p) {
   mem_free(p->e, p->pins);
   mem_free(p->e, p->quarantine);
   mem_free(p->e, p->doomed);
+  mem_free(p->e, p->orphans);
   mem_free(p->e, p->limbo.items);
   mem_free(p->e, p->spent.items);
   mem_free(p->e, p->cooling.items);

@@ -113,6 +113,69 @@ int pager_scrub_fixed(pager *p, uint32_t *index, uint8_t *buf, bool *mends) {
   return rc;
 }
 
+/* --- Pages of large contents that no document has ----------------------------------------------------------------------------- */
+
+/* Used pages of a bitmap chunk. */
+static int orphans_used(pager *p, uint32_t n) {
+  struct bitmap *b;
+  uint32_t bit;
+  uint64_t first, end;
+  bitmap_span(p, n, &first, &end);
+  if (end > p->orphans_limit) end = p->orphans_limit;
+  if (end <= first) return SDB_OK;
+  int rc = bitmap_get(p, (uint32_t)first, &b, &bit);
+  for (uint64_t i = first; rc == SDB_OK && i < end; i++)
+    if (bit_get(b->used, (uint32_t)(i - first)) && !pager_page_fixed(p, (uint32_t)i)) bit_set(p->orphans, (uint32_t)i);
+  return rc;
+}
+
+/* Places of logical pages in the last checkpoint: with no checkpoint on its way, those that are marked used. */
+static int orphans_placed(pager *p, uint32_t number) {
+  struct map_chunk *c;
+  uint32_t slot;
+  int rc = map_get(p, number, &c, &slot);
+  for (uint32_t i = 0; rc == SDB_OK && i < p->g.chunk_words; i++)
+    if (c->places[i] && c->places[i] < p->orphans_limit) bit_clear(p->orphans, c->places[i]);
+  return rc;
+}
+
+int pager_orphans_mark(pager *p, uint32_t *cursor) {
+  uint32_t bit;
+  if (p->cp.active) return SDB_OK;
+  if (*cursor == 0) {
+    pager_orphans_end(p);
+    p->orphans = mem_new(p->e, p->pages_total / 8 + 1);
+    if (!p->orphans) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for finding pages that no document has");
+    p->orphans_limit = p->pages_total;
+  }
+  uint32_t bitmaps = bitmap_index(p, (uint32_t)(p->orphans_limit - 1), &bit) + 1, n = (*cursor)++;
+  if (n < bitmaps) return orphans_used(p, n);
+  uint64_t number = (uint64_t)(n - bitmaps) * p->g.chunk_words;
+  return number < p->logical_limit ? orphans_placed(p, (uint32_t)number) : SDB_END;
+}
+
+void pager_orphans_spare(pager *p, run r) {
+  for (uint64_t i = r.start; p->orphans && i < (uint64_t)r.start + r.count && i < p->orphans_limit; i++)
+    bit_clear(p->orphans, (uint32_t)i);
+}
+
+int pager_orphans_next(pager *p, uint32_t *cursor, run *r) {
+  if (p->cp.active) return SDB_BUSY;
+  while (*cursor < p->orphans_limit && !bit_get(p->orphans, *cursor)) ++*cursor;
+  if (*cursor >= p->orphans_limit) return SDB_END;
+  *r = (run){.start = *cursor};
+  while (*cursor < p->orphans_limit && bit_get(p->orphans, *cursor)) ++*cursor, r->count++;
+  return SDB_OK;
+}
+
+bool pager_orphans_any(const pager *p) { return p->orphans != NULL; }
+
+void pager_orphans_end(pager *p) {
+  mem_free(p->e, p->orphans);
+  p->orphans = NULL;
+  p->orphans_limit = 0;
+}
+
 /* --- Pages that nothing reaches ----------------------------------------------------------------------------------------------- */
 
 int pager_doom_begin(pager *p) {

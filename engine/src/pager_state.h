@@ -222,6 +222,9 @@ struct pager {
   struct delta *deltas;
   size_t delta_count, delta_cap;
 
+  uint8_t *orphans; /* a bit a physical page below the limit; NULL: nobody looks for any */
+  uint64_t orphans_limit;
+
   uint8_t *doomed; /* a bit a logical page below the limit; NULL: no sweep */
   uint32_t doomed_limit;
 

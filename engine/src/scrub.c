@@ -7,7 +7,9 @@
  *     empty       the records that are whole leave the damaged heap pages
  *     documents   every version: record, content or chunks; which damaged heap page is still referred to
  *     release     damaged heap pages that nothing refers to are given back
- *     count       bytes of content, where damaged records were replaced whose size was not known
+ *     mark        where damaged records were replaced or dropped: pages in use that are not in the map, those of large contents
+ *     count       then also the bytes of content; each version of each document takes its own out of what was marked
+ *     return      what is left there goes, unless some record was damaged: it may be what that one names
  *
  * A step stays in the pager for some pages only and reads the newest published state each time, so it pins nothing and holds no
  * lock that a reader or a commit waits for; only emptying and releasing change something, a page under one holding of the writer's
@@ -20,11 +22,11 @@
  */
 #include "db.h"
 
-enum { FIXED, PAGES, TREES, EMPTY, DOCUMENTS, RELEASE, COUNT, PHASES };
+enum { FIXED, PAGES, TREES, EMPTY, DOCUMENTS, RELEASE, MARK, COUNT, RETURN, PHASES };
 enum {
   STEP_PAGES = 32,
   STAY = 8, /* pages in one stay in the pager */
-  COUNT_TURN = 16,
+  COUNT_TURN = 32,
   LEAVES = 8,
   MOST_HELD = 1024,
   PAUSE_US = 10000,
@@ -324,20 +326,85 @@ static int step_documents(sdb *db) {
   return rc == SDB_NO_MEMORY ? rc : SDB_OK;
 }
 
-/* --- Sum ---------------------------------------------------------------------------------------------------------------------- */
+/* --- What damaged records named ----------------------------------------------------------------------------------------------- */
 
-/* The next document, as the writer sees it. */
-static int count_one(sdb *db) {
+/* Pages that large contents may have: the documents spare theirs while they are counted. */
+static int step_mark(sdb *db) {
+  unsigned slot;
+  writer_enter(db, &slot);
+  int rc = db->roots.recount ? commit_ready(db) : SDB_END;
+  if (rc == SDB_OK) rc = trusted(db, slot, pager_orphans_mark(db->pager, &db->scrub.cursor));
+  if (rc != SDB_OK && rc != SDB_END) pager_orphans_end(db->pager);
+  writer_leave(db, slot);
+  if (rc == SDB_OK) return SDB_OK;
+  next_phase(&db->scrub);
+  return rc == SDB_NO_MEMORY ? rc : SDB_OK;
+}
+
+/* As the writer sees them, so that whatever is in use has its document or is in the ring of what was dropped. While one record is
+ * damaged nobody knows what it names. */
+static int spare_versions(sdb *db, const table_entry *entry, unsigned *looked) {
+  record r;
+  uint64_t place;
+  uint32_t oldest = 1;
+  int rc = SDB_OK;
+  version_walk walk = document_walk(entry);
+  while (rc == SDB_OK && walk.version >= oldest && walk.version > 0) {
+    run_list l;
+    bool current = walk.version == entry->version;
+    ++*looked;
+    rc = document_walk_next(db, VIEW_HEAD, db->scrub.counted, &walk, &r, &place);
+    if (rc == SDB_OK && current) {
+      db->scrub.bytes += r.size;
+      oldest = document_oldest(entry, &r);
+    }
+    if (rc == SDB_OK && r.flags & RECORD_LARGE) rc = run_list_parse(&l, &r) == SDB_OK ? SDB_OK : SDB_CORRUPT;
+    for (uint32_t i = 0; rc == SDB_OK && r.flags & RECORD_LARGE && i < l.count; i++) pager_orphans_spare(db->pager, l.runs[i]);
+  }
+  return rc;
+}
+
+/* The next document. */
+static int count_one(sdb *db, unsigned *looked) {
   struct scrub *s = &db->scrub;
   table_entry entry;
-  record r;
+  ++*looked;
   int rc = table_get(db->table, VIEW_HEAD, s->counted, &entry);
-  if (rc == SDB_OK) rc = document_version(db, VIEW_HEAD, s->counted, &entry, SDB_CURRENT, &r);
-  if (rc == SDB_OK) s->bytes += r.size;
+  if (rc == SDB_OK) rc = spare_versions(db, &entry, looked);
   if (rc == SDB_NO_MEMORY || rc == SDB_IO) return rc;
+  if (rc != SDB_OK && rc != SDB_NOT_FOUND) pager_orphans_end(db->pager);
   s->counted++;
   return SDB_OK;
 }
+
+static int return_some(sdb *db) {
+  int rc = commit_ready(db);
+  if (rc == SDB_OK) rc = collect(db, UINT32_MAX); /* versions that were dropped before their document was looked at are in there */
+  for (unsigned i = 0; rc == SDB_OK && i < STAY; i++) {
+    run r;
+    rc = pager_admit(db->pager, 1, 0, true);
+    if (rc == SDB_OK) rc = pager_orphans_next(db->pager, &db->scrub.cursor, &r);
+    if (rc == SDB_OK) pager_free_run(db->pager, r);
+    if (rc == SDB_OK) db->checkpoint_wanted = true;
+  }
+  note_unlogged(db);
+  return rc;
+}
+
+/* What nobody has spared is nobody's: free, once no snapshot and no header slot can mean it, like any run. */
+static int step_return(sdb *db) {
+  unsigned slot;
+  writer_enter(db, &slot);
+  int rc = pager_orphans_any(db->pager) ? trusted(db, slot, return_some(db)) : SDB_END;
+  if (rc == SDB_BUSY) rc = SDB_OK;
+  if (rc != SDB_OK) pager_orphans_end(db->pager);
+  writer_leave(db, slot);
+  if (rc == SDB_OK) return SDB_OK;
+  next_phase(&db->scrub);
+  return rc == SDB_NO_MEMORY ? rc : SDB_OK;
+}
+
+/* --- Sum ---------------------------------------------------------------------------------------------------------------------- */
 
 static int step_count(sdb *db) {
   struct scrub *s = &db->scrub;
@@ -346,13 +413,14 @@ static int step_count(sdb *db) {
   unsigned slot = pager_enter(db->pager);
   int rc = rt->recount ? commit_ready(db) : SDB_END;
   if (rc == SDB_OK && s->counted == 0) s->counted = 1, s->bytes = 0;
-  for (unsigned i = 0; rc == SDB_OK && i < COUNT_TURN && s->counted < rt->doc_limit; i++) rc = trusted(db, slot, count_one(db));
+  for (unsigned n = 0; rc == SDB_OK && n < COUNT_TURN && s->counted < rt->doc_limit;) rc = trusted(db, slot, count_one(db, &n));
   if (rc == SDB_OK && s->counted >= rt->doc_limit) {
     rt->content_bytes = s->bytes;
     rt->recount = false;
     db->checkpoint_wanted = true;
     rc = SDB_END;
   }
+  if (rc != SDB_OK && rc != SDB_END) pager_orphans_end(db->pager); /* not all were looked at */
   if (rc != SDB_OK) s->counted = 0;
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
@@ -406,7 +474,9 @@ static int piece(sdb *db) {
     case EMPTY: return step_empty(db);
     case DOCUMENTS: return step_documents(db);
     case RELEASE: return step_release(db);
-    default: return step_count(db);
+    case MARK: return step_mark(db);
+    case COUNT: return step_count(db);
+    default: return step_return(db);
   }
 }
 

@@ -568,6 +568,7 @@ void space_mark(pager *p, run r, bool used) {
       if (!bit_get(b->busy, bit)) bit_set(b->busy, bit), b->available--, p->available--;
     } else {
       bit_clear(b->used, bit);
+      pager_orphans_spare(p, (run){r.start + i, 1});
       pager_lift(p, r.start + i);
     }
     b->dirty = true;

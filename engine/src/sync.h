@@ -50,7 +50,7 @@ static inline void shared_unlock(struct shared *s) { pthread_rwlock_unlock(&s->l
 /* A lock that is taken again and again by some, and never long in vain by others: who has waited for some time holds the door until
  * it is his turn, and who comes meanwhile waits at the door. Else whoever gives the lock up and asks again at once is nearly always
  * before the one who has to be woken, and to hand it over every time would cost a change of threads every time. */
-enum { DOOR_US = 200 };
+enum { DOOR_US = 200, FAIR_TRIES = 64, FAIR_PAUSES = 16 };
 struct fair {
   struct mutex m, door;
   atomic_uint starving;
@@ -72,8 +72,21 @@ static inline bool mutex_lock_for(struct mutex *m, long us) {
 }
 static inline bool fair_starving(struct fair *f) { return atomic_load_explicit(&f->starving, memory_order_relaxed) > 0; }
 static inline bool fair_try(struct fair *f) { return !fair_starving(f) && mutex_try(&f->m); }
+static inline void processor_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 20 us before he sleeps. */
+static inline bool fair_spin(struct fair *f) {
+  for (unsigned i = 0; i < FAIR_TRIES; i++) {
+    if (fair_try(f)) return true;
+    for (unsigned k = 0; k < FAIR_PAUSES; k++) processor_pause();
+  }
+  return false;
+}
 static inline void fair_lock(struct fair *f) {
-  if (fair_try(f) || (!fair_starving(f) && mutex_lock_for(&f->m, DOOR_US))) return;
+  if (fair_spin(f) || (!fair_starving(f) && mutex_lock_for(&f->m, DOOR_US))) return;
   mutex_lock(&f->door);
   atomic_store_explicit(&f->starving, 1, memory_order_relaxed);
   mutex_lock(&f->m);

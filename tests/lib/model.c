@@ -77,6 +77,7 @@ struct model {
   /* After a crash nobody can see which of the states that differ in expired documents alone is the true one. So many documents,
    * with so many bytes, may there be that `documents` does not have; only the engine's counts ever show them. */
   uint64_t hidden, hidden_bytes;
+  const sdb_snapshot *at; /* what is compared; NULL: the database as it is now */
   char why[WHY_SIZE];
 };
 
@@ -560,6 +561,38 @@ void model_truncate(model *m, size_t commits) {
 
 /* --- Comparing ---------------------------------------------------------------------------------------------------------------- */
 
+/* Each reads what is compared: the database, or a snapshot of it. */
+static int stat_of(const model *m, sdb *db, const void *path, size_t len, uint32_t number, sdb_info *info) {
+  return m->at ? sdb_snapshot_stat(m->at, path, len, number, info) : sdb_stat(db, path, len, number, info);
+}
+static int whole_of(const model *m, sdb *db, const document *d, uint32_t number, void **data, size_t *size, sdb_info *info) {
+  return m->at ? sdb_snapshot_get_alloc(m->at, d->path, d->path_len, number, data, size, info)
+               : sdb_get_alloc(db, d->path, d->path_len, number, data, size, info);
+}
+static int range_of(const model *m, sdb *db, const document *d, uint32_t number, uint64_t offset, void *buf, size_t len,
+                    size_t *got) {
+  return m->at ? sdb_snapshot_get_range(m->at, d->path, d->path_len, number, offset, buf, len, got, NULL)
+               : sdb_get_range(db, d->path, d->path_len, number, offset, buf, len, got, NULL);
+}
+static int attributes_of(const model *m, sdb *db, const document *d, uint32_t number, sdb_attributes *got) {
+  return m->at ? sdb_snapshot_get_attributes(m->at, d->path, d->path_len, number, got)
+               : sdb_get_attributes(db, d->path, d->path_len, number, got);
+}
+static int names_of(const model *m, sdb *db, const uint8_t id[16], sdb_path **paths, size_t *count) {
+  return m->at ? sdb_snapshot_paths_of(m->at, id, paths, count) : sdb_paths_of(db, id, paths, count);
+}
+static int versions_of(const model *m, sdb *db, const document *d, sdb_info *infos, size_t cap, size_t *count) {
+  return m->at ? sdb_snapshot_versions(m->at, d->path, d->path_len, infos, cap, count)
+               : sdb_versions(db, d->path, d->path_len, infos, cap, count);
+}
+static int stream_of(const model *m, sdb *db, const document *d, uint32_t number, sdb_reader **reader) {
+  return m->at ? sdb_snapshot_reader_open(m->at, d->path, d->path_len, number, reader)
+               : sdb_reader_open(db, d->path, d->path_len, number, reader);
+}
+static int search_of(const model *m, sdb *db, const sdb_cursor_options *options, sdb_cursor **cursor) {
+  return m->at ? sdb_snapshot_cursor_open(m->at, options, cursor) : sdb_cursor_open(db, options, cursor);
+}
+
 static bool info_agrees(model *m, const document *d, unsigned index, const sdb_info *info) {
   const version *v = &d->body->versions[index];
   const char *shown_path = shown(d->path, d->path_len);
@@ -594,7 +627,7 @@ static bool read_whole(model *m, sdb *db, const document *d, unsigned index) {
   void *data;
   size_t size;
   sdb_info info;
-  int code = sdb_get_alloc(db, d->path, d->path_len, number, &data, &size, &info);
+  int code = whole_of(m, db, d, number, &data, &size, &info);
   if (code != SDB_OK) return call_failed(m, db, "get", d, number, code);
   bool good = size == v->size ||
               fail(m, "%s version %u: got %zu bytes instead of %u", shown(d->path, d->path_len), v->number, size, v->size);
@@ -608,7 +641,7 @@ static bool attributes_agree(model *m, sdb *db, const document *d, unsigned inde
   static sdb_attributes got;
   char type[SDB_MAX_CONTENT_TYPE + 1] = "";
   uint8_t metadata[SDB_MAX_METADATA];
-  int code = sdb_get_attributes(db, d->path, d->path_len, v->number, &got);
+  int code = attributes_of(m, db, d, v->number, &got);
   if (code != SDB_OK) return call_failed(m, db, "get_attributes", d, v->number, code);
   size_t len = v->attributes ? model_metadata(v->seed, metadata) : 0;
   if (v->attributes) model_content_type(v->seed, type);
@@ -621,7 +654,7 @@ static bool attributes_agree(model *m, sdb *db, const document *d, unsigned inde
 static bool paths_agree(model *m, sdb *db, const document *d, const sdb_info *info) {
   sdb_path *paths;
   size_t count;
-  int code = sdb_paths_of(db, info->id, &paths, &count);
+  int code = names_of(m, db, info->id, &paths, &count);
   if (code != SDB_OK) return call_failed(m, db, "paths_of", d, 0, code);
   bool good = count == d->body->name_count;
   for (size_t i = 0; good && i < count; i++)
@@ -635,7 +668,7 @@ static bool read_range(model *m, sdb *db, const document *d, unsigned index) {
   uint8_t buf[300];
   uint64_t offset = v->size == 0 ? 0 : mix(v->seed) % v->size;
   size_t got = 0, expected = v->size - offset < sizeof buf ? (size_t)(v->size - offset) : sizeof buf;
-  int code = sdb_get_range(db, d->path, d->path_len, v->number, offset, buf, sizeof buf, &got, NULL);
+  int code = range_of(m, db, d, v->number, offset, buf, sizeof buf, &got);
   if (code != SDB_OK) return call_failed(m, db, "get_range", d, v->number, code);
   if (got != expected)
     return fail(m, "%s version %u: range of %zu bytes instead of %zu", shown(d->path, d->path_len), v->number, got, expected);
@@ -645,7 +678,7 @@ static bool read_range(model *m, sdb *db, const document *d, unsigned index) {
 static bool read_stream(model *m, sdb *db, const document *d, unsigned index) {
   const version *v = &d->body->versions[index];
   sdb_reader *reader;
-  int code = sdb_reader_open(db, d->path, d->path_len, v->number, &reader);
+  int code = stream_of(m, db, d, v->number, &reader);
   if (code != SDB_OK) return call_failed(m, db, "reader_open", d, v->number, code);
   bool good = info_agrees(m, d, index, sdb_reader_info(reader));
   uint8_t buf[PIECE];
@@ -667,7 +700,7 @@ static bool read_stream(model *m, sdb *db, const document *d, unsigned index) {
 static bool versions_agree(model *m, sdb *db, const document *d) {
   static sdb_info infos[KEEP_MAX + 1];
   size_t count = 0;
-  int code = sdb_versions(db, d->path, d->path_len, infos, KEEP_MAX + 1, &count);
+  int code = versions_of(m, db, d, infos, KEEP_MAX + 1, &count);
   if (code != SDB_OK) return call_failed(m, db, "versions", d, 0, code);
   if (count != d->body->count)
     return fail(m, "%s: %zu readable versions instead of %u", shown(d->path, d->path_len), count, d->body->count);
@@ -677,7 +710,7 @@ static bool versions_agree(model *m, sdb *db, const document *d) {
   uint32_t absent[2] = {d->body->versions[0].number + 1, d->body->versions[d->body->count - 1].number - 1};
   for (int i = 0; i < 2; i++) {
     if (absent[i] == SDB_CURRENT) continue;
-    code = sdb_stat(db, d->path, d->path_len, absent[i], &infos[0]);
+    code = stat_of(m, db, d->path, d->path_len, absent[i], &infos[0]);
     if (!nothing(db, code, SDB_NOT_FOUND)) return call_failed(m, db, "stat (absent)", d, absent[i], code);
   }
   return true;
@@ -685,7 +718,7 @@ static bool versions_agree(model *m, sdb *db, const document *d) {
 
 static bool document_agrees(model *m, sdb *db, const document *d) {
   sdb_info info;
-  int code = sdb_stat(db, d->path, d->path_len, SDB_CURRENT, &info);
+  int code = stat_of(m, db, d->path, d->path_len, SDB_CURRENT, &info);
   if (code != SDB_OK) return call_failed(m, db, "stat", d, SDB_CURRENT, code);
   if (!info_agrees(m, d, 0, &info) || !versions_agree(m, db, d) || !paths_agree(m, db, d, &info)) return false;
   for (unsigned i = 0; i < d->body->count; i++) {
@@ -700,7 +733,7 @@ bool model_equals_at(model *m, sdb *db, const void *path, size_t path_len) {
   size_t place = place_of(m, path, path_len, &found);
   if (found && !gone(m->documents[place].body, m->now_ms)) return document_agrees(m, db, &m->documents[place]);
   sdb_info info;
-  int code = sdb_stat(db, path, path_len, SDB_CURRENT, &info);
+  int code = stat_of(m, db, path, path_len, SDB_CURRENT, &info);
   return nothing(db, code, SDB_NOT_FOUND) || fail(m, "stat of the absent %s: code %d", shown(path, path_len), code);
 }
 
@@ -721,7 +754,7 @@ static bool search_agrees(model *m, sdb *db, const void *prefix, size_t prefix_l
   options.after = after;
   options.after_len = after_len;
   options.infos = true;
-  int code = sdb_cursor_open(db, &options, &cursor);
+  int code = search_of(m, db, &options, &cursor);
   if (code != SDB_OK) return fail(m, "cursor_open for %s: code %d", shown(prefix, prefix_len), code);
   bool good = true;
   for (;; place++) {
@@ -774,11 +807,7 @@ static bool counts_agree(model *m, const sdb_stats *stats) {
          fail(m, "stats: %" PRIu64 " bytes of content instead of %" PRIu64, stats->content_bytes, bytes[0]);
 }
 
-bool model_equals(model *m, sdb *db) {
-  sdb_stats stats = {.size = sizeof stats};
-  int code = sdb_get_stats(db, &stats);
-  if (code != SDB_OK) return fail(m, "stats: code %d", code);
-  if (!stats.sync_failed && !counts_agree(m, &stats)) return false; /* else they may count what nobody will see */
+static bool all_agree(model *m, sdb *db) {
   if (!search_agrees(m, db, "", 0, NULL, 0)) return false;
   for (size_t i = 0; i < m->document_count; i++) {
     const document *d = &m->documents[i];
@@ -788,6 +817,21 @@ bool model_equals(model *m, sdb *db) {
     if (i % 4 == 0 && !search_agrees(m, db, d->path, prefix_len, after->path, after->path_len)) return false;
   }
   return model_equals_at(m, db, "\xFF\xFE no such path", 15);
+}
+
+bool model_equals(model *m, sdb *db) {
+  sdb_stats stats = {.size = sizeof stats};
+  int code = sdb_get_stats(db, &stats);
+  if (code != SDB_OK) return fail(m, "stats: code %d", code);
+  if (!stats.sync_failed && !counts_agree(m, &stats)) return false; /* else they may count what nobody will see */
+  return all_agree(m, db);
+}
+
+bool model_equals_snapshot(model *m, sdb *db, const sdb_snapshot *snapshot) {
+  m->at = snapshot;
+  bool good = all_agree(m, db);
+  m->at = NULL;
+  return good;
 }
 
 /* Reads what is there without knowing what should be. */

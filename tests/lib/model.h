@@ -90,6 +90,8 @@ bool model_same(const model *m, const void *a, size_t a_len, const void *b, size
 
 /* Everything that can be read: paths in order, all readable versions with their contents and descriptions, absent ones, counts. */
 bool model_equals(model *m, sdb *db);
+/* The same of a snapshot, with the model as it was when that was opened; counts aside. */
+bool model_equals_snapshot(model *m, sdb *db, const sdb_snapshot *snapshot);
 /* One document (or its absence). */
 bool model_equals_at(model *m, sdb *db, const void *path, size_t path_len);
 /* As model_equals for the state behind one of the commits from model_durable() on; forgets what did not survive, and takes what did

@@ -133,6 +133,7 @@ void workload_init(workload *w, uint64_t seed, sim *device) {
 }
 
 void workload_clear(workload *w) {
+  workload_snapshots_close(w);
   if (w->db != NULL) sdb_close(w->db);
   w->db = NULL;
   model_free(w->model);
@@ -611,6 +612,7 @@ static bool step(workload *w) {
 }
 
 static bool reopen(workload *w) {
+  workload_snapshots_close(w);
   int code = sdb_close(w->db);
   w->db = NULL;
   if (code != SDB_OK) return stop_or_fail(w, "close", code);
@@ -656,9 +658,10 @@ static bool look(workload *w, const uint8_t *path, size_t path_len) {
 }
 
 static bool operate(workload *w) {
-  static const char *const names[] = {"put",  "writer", "abort", "delete", "recreate", "deferred", "flush",  "checkpoint",
-                                      "step", "reopen", "bind",  "unbind", "restore",  "batch",    "backup", "look"};
-  static const unsigned weights[] = {33, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 1, 5};
+  static const char *const names[] = {"put",     "writer",     "abort",  "delete",   "recreate", "deferred",
+                                      "flush",   "checkpoint", "step",   "reopen",   "bind",     "unbind",
+                                      "restore", "batch",      "backup", "snapshot", "look"};
+  static const unsigned weights[] = {31, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 1, 2, 5};
   uint8_t path[SDB_MAX_PATH];
   size_t path_len = workload_path(1 + below(w, w->paths), path);
   uint64_t dice = below(w, 100);
@@ -681,6 +684,7 @@ static bool operate(workload *w) {
     case 12: return restore(w, path, path_len);
     case 13: return batch(w);
     case 14: return w->stay_open || (w->paths > 100 && below(w, 20) != 0) || workload_backup(w); /* each reads everything */
+    case 15: return w->stay_open || (w->paths > 100 && below(w, 20) != 0) || workload_snapshot(w);
     default: return look(w, path, path_len);
   }
 }
@@ -702,7 +706,9 @@ bool workload_run(workload *w, unsigned operations) {
     if (!w->stopped && i % 4 == 3 && !workload_follow(w)) return false;
     if (dead(w)) w->stopped = true; /* also when the call did not need what failed */
   }
-  return true;
+  bool good = workload_snapshots_verify(w);
+  workload_snapshots_close(w);
+  return good;
 }
 
 bool workload_verify(workload *w) {

@@ -21,6 +21,7 @@
 #include "simulated.h"
 
 #define WORKLOAD_NAME "things.sdb"
+#define WORKLOAD_SNAPSHOTS 4u
 
 /* What the seed chose: where bugs hide differs. */
 typedef enum profile {
@@ -51,7 +52,12 @@ typedef struct workload {
     size_t path_len, commits; /* of the model, that one included */
     uint64_t seed;            /* of content and token */
     uint32_t size, version;
-  } retry;           /* a put with a token whose outcome nobody knows: to be asked for again */
+  } retry; /* a put with a token whose outcome nobody knows: to be asked for again */
+  struct {
+    sdb_snapshot *snapshot;
+    model *model; /* as it was then */
+  } snapshots[WORKLOAD_SNAPSHOTS];
+  unsigned snapshot_count;
   const char *doing; /* the last operation */
   char message[256]; /* of the engine's last sdb_open */
   char why[1400];
@@ -77,6 +83,12 @@ bool workload_follow(workload *w);
 
 /* Backs up, restores, and compares what was restored. */
 bool workload_backup(workload *w);
+
+/* Opens a snapshot, or compares one that is open with what there was when it was opened, and closes it. */
+bool workload_snapshot(workload *w);
+/* Compares all that are open; closes them without a look. No snapshot outlives workload_run(). */
+bool workload_snapshots_verify(workload *w);
+void workload_snapshots_close(workload *w);
 
 /* Path `index` of the universe, into `path` (SDB_MAX_PATH bytes); returns its length. */
 size_t workload_path(uint64_t index, uint8_t *path);

@@ -77,7 +77,7 @@ static inline void processor_pause(void) {
   __builtin_ia32_pause();
 #endif
 }
-/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 20 us before he sleeps. */
+/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 30 us before he sleeps. */
 static inline bool fair_spin(struct fair *f) {
   for (unsigned i = 0; i < FAIR_TRIES; i++) {
     if (fair_try(f)) return true;

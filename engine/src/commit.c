@@ -6,6 +6,7 @@
  *
  * Durable commits are applied to the open version, which the leader closes; it is published after the sync. A commit that waits for
  * no sync is visible at once, lazily: the next reader publishes. As long as nobody reads, pages changed once are not copied again.
+ * Where readers come in the middle of commits, these publish themselves at their end, so that nobody waits for the next one.
  * It must not overtake a durable one that still waits: then it waits with it. A durable commit first publishes what is lazily
  * visible, so that a reader never publishes it early.
  *
@@ -25,14 +26,31 @@ void note_visible(sdb *db, uint64_t sequence) {
   while (sequence > seen && !atomic_compare_exchange_weak(&db->visible_sequence, &seen, sequence)) {}
 }
 
-void publish_lazy(sdb *db) {
-  if (!atomic_load(&db->lazy)) return;
+static void publish_open(sdb *db) {
   pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   note_visible(db, db->last_sequence);
   atomic_store(&db->lazy, false);
 }
 
+void publish_lazy(sdb *db) {
+  if (atomic_load(&db->lazy)) publish_open(db);
+}
+
 static bool durable_waiting(const sdb *db) { return db->last_durable > atomic_load(&db->synced_sequence); }
+
+/* Are there readers who come while commits are made? Each commit asks once: without readers the answer is no again soon. */
+static bool readers_beside(sdb *db) {
+  unsigned commits = atomic_load_explicit(&db->beside, memory_order_relaxed);
+  if (commits) atomic_store_explicit(&db->beside, commits - 1, memory_order_relaxed); /* a reader who comes between is no loss */
+  return commits > 0;
+}
+
+/* What the open version holds waits for no sync. The next reader would publish it, and for that wait for the commit that is being
+ * made then; so where readers come in the middle of commits, each is published when it ends. */
+static void show_lazily(sdb *db) {
+  if (readers_beside(db) || pager_version_heavy(db->pager)) publish_open(db);
+  else atomic_store(&db->lazy, true);
+}
 
 void note_unlogged(sdb *db) {
   if (!durable_waiting(db)) atomic_store(&db->lazy, true);
@@ -169,8 +187,7 @@ static uint64_t commit_order(sdb *db, sdb_durability d) {
   }
   if (d == SDB_BUFFERED) sync_soon(db);
   if (durable_waiting(db)) return db->last_durable; /* never visible before an earlier one */
-  atomic_store(&db->lazy, true);
-  if (pager_version_heavy(db->pager)) publish_lazy(db);
+  show_lazily(db);
   return sequence - atomic_load(&db->synced_sequence) > MAX_UNSYNCED ? sequence : 0;
 }
 

@@ -161,6 +161,7 @@ struct sdb {
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
   atomic_bool lazy;         /* visible to whoever looks: the open version holds only commits that wait for no sync */
+  atomic_uint beside;       /* so many commits are still published when they end, because readers came while one was made */
 
   /* Group commit. Who waits belongs to the group that is on its way or to the one behind it: each has a gate of its own, so that
    * the end of a group wakes its members and one of the next, who leads that. */
@@ -476,6 +477,8 @@ void note_synced(sdb *db, uint64_t sequence);
 void note_visible(sdb *db, uint64_t sequence);
 /* Makes lazily visible commits visible now. Writer's lock held. */
 void publish_lazy(sdb *db);
+/* How many commits are, after a reader who came while one was made. */
+enum { COMMITS_BESIDE = 8 };
 /* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */
 void note_unlogged(sdb *db);
 /* The writer's lock, and a stay in the pager. */

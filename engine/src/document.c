@@ -16,9 +16,19 @@ int path_check(sdb *db, const void *path, size_t len) {
   return env_fail(&db->e, SDB_INVALID, "a path has 1 to %u bytes, not %zu", SDB_MAX_PATH, path ? len : 0);
 }
 
+/* Stored only when it has changed: all readers share that line. */
+static void note_beside(sdb *db) {
+  if (atomic_load_explicit(&db->beside, memory_order_relaxed) != COMMITS_BESIDE)
+    atomic_store_explicit(&db->beside, COMMITS_BESIDE, memory_order_relaxed);
+}
+
 static void show_waiting(sdb *db) {
+  if (atomic_load_explicit(&db->beside, memory_order_relaxed)) note_beside(db);
   if (!atomic_load_explicit(&db->lazy, memory_order_acquire)) return;
-  pager_lock(db->pager);
+  if (!pager_try_lock(db->pager)) {
+    note_beside(db);
+    if (!pager_lock_while(db->pager, &db->lazy)) return; /* the commit that was on its way has published */
+  }
   publish_lazy(db);
   pager_unlock(db->pager);
 }

@@ -688,6 +688,7 @@ int page_free(pager *p, uint32_t number) {
 /* --- Versions ----------------------------------------------------------------------------------------------------------------- */
 
 void pager_lock(pager *p) { fair_lock(&p->lock); }
+bool pager_lock_while(pager *p, const atomic_bool *reason) { return fair_lock_while(&p->lock, reason); }
 bool pager_try_lock(pager *p) { return fair_try(&p->lock); }
 void pager_unlock(pager *p) { fair_unlock(&p->lock); }
 struct mutex *pager_mutex(pager *p) {

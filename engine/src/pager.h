@@ -116,6 +116,8 @@ void pager_cache_lend(pager *p, uint64_t bytes);
 
 void pager_lock(pager *p);
 bool pager_try_lock(pager *p);
+/* As pager_lock, but false, and not taken, when the reason for it goes while it is waited for. */
+bool pager_lock_while(pager *p, const atomic_bool *reason);
 void pager_unlock(pager *p);
 struct mutex *pager_mutex(pager *p);
 

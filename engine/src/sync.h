@@ -77,21 +77,31 @@ static inline void processor_pause(void) {
   __builtin_ia32_pause();
 #endif
 }
-/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 30 us before he sleeps. */
-static inline bool fair_spin(struct fair *f) {
-  for (unsigned i = 0; i < FAIR_TRIES; i++) {
-    if (fair_try(f)) return true;
-    for (unsigned k = 0; k < FAIR_PAUSES; k++) processor_pause();
-  }
-  return false;
+static inline void fair_rest(void) {
+  for (unsigned k = 0; k < FAIR_PAUSES; k++) processor_pause();
 }
-static inline void fair_lock(struct fair *f) {
-  if (fair_spin(f) || (!fair_starving(f) && mutex_lock_for(&f->m, DOOR_US))) return;
+static inline void fair_sleep(struct fair *f) {
+  if (!fair_starving(f) && mutex_lock_for(&f->m, DOOR_US)) return;
   mutex_lock(&f->door);
   atomic_store_explicit(&f->starving, 1, memory_order_relaxed);
   mutex_lock(&f->m);
   atomic_store_explicit(&f->starving, 0, memory_order_relaxed);
   mutex_unlock(&f->door);
+}
+/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 30 us before he sleeps. */
+static inline void fair_lock(struct fair *f) {
+  for (unsigned i = 0; i < FAIR_TRIES; i++, fair_rest())
+    if (fair_try(f)) return;
+  fair_sleep(f);
+}
+/* The same, as long as the reason for it lasts. False: it has not been taken, because there is none any more. */
+static inline bool fair_lock_while(struct fair *f, const atomic_bool *reason) {
+  for (unsigned i = 0; i < FAIR_TRIES; i++, fair_rest()) {
+    if (!atomic_load(reason)) return false;
+    if (fair_try(f)) return true;
+  }
+  fair_sleep(f);
+  return true;
 }
 static inline void fair_unlock(struct fair *f) { mutex_unlock(&f->m); }
 
@@ -156,6 +166,8 @@ static inline void thread_yield(void) { sched_yield(); }
 /* A number that differs between threads that run at the same time, mostly. */
 static inline uintptr_t thread_hint(void) { return (uintptr_t)pthread_self(); }
 #else
+#include <stdatomic.h>
+
 struct mutex {
   char none;
 };
@@ -192,6 +204,7 @@ static inline void fair_init(struct fair *f) { (void)f; }
 static inline void fair_destroy(struct fair *f) { (void)f; }
 static inline bool fair_try(struct fair *f) { return (void)f, true; }
 static inline void fair_lock(struct fair *f) { (void)f; }
+static inline bool fair_lock_while(struct fair *f, const atomic_bool *reason) { return (void)f, (void)reason, true; }
 static inline void fair_unlock(struct fair *f) { (void)f; }
 static inline void cond_init(struct cond *c) { (void)c; }
 static inline void cond_destroy(struct cond *c) { (void)c; }

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* test_concurrent_lock.c - readers and the writer's lock: who comes while a commit is being made has the commits behind it publish
+ * themselves, so that he need not wait for the next ones.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "sdb/sdb.h"
+#include "sdb/storage.h"
+
+/* check.h brings the mathematical `log` along. */
+#define log engine_log
+#include "db.h"
+
+static sdb *db;
+static sdb_storage *memory;
+
+static void start(void) {
+  sdb_options options;
+  memory = sdb_storage_memory_new();
+  ck_assert_ptr_nonnull(memory);
+  sdb_options_init(&options);
+  options.storage = memory;
+  options.durability = SDB_NONE;
+  ck_assert_int_eq(sdb_open("things.sdb", &options, &db), SDB_OK);
+}
+
+static void finish(void) {
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sdb_storage_memory_free(memory);
+}
+
+static void put(uint32_t value) { ck_assert_int_eq(sdb_put(db, "/one", 4, &value, sizeof value, NULL, NULL), SDB_OK); }
+
+static uint32_t get(void) {
+  uint32_t value = 0;
+  size_t size;
+  ck_assert_int_eq(sdb_get(db, "/one", 4, SDB_CURRENT, &value, sizeof value, &size, NULL), SDB_OK);
+  return value;
+}
+
+static void *read_one(void *arg) {
+  *(uint32_t *)arg = get();
+  return NULL;
+}
+
+/* A reader who comes while the lock is held. Returns what he has read. */
+static uint32_t read_beside(void) {
+  pthread_t reader;
+  uint32_t value;
+  pager_lock(db->pager);
+  ck_assert_int_eq(pthread_create(&reader, NULL, read_one, &value), 0);
+  while (!atomic_load(&db->beside)) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  pager_unlock(db->pager);
+  pthread_join(reader, NULL);
+  return value;
+}
+
+START_TEST(commits_beside_readers_publish_themselves) {
+  uint32_t value = 1;
+  put(value);
+  ck_assert(atomic_load(&db->lazy));
+  ck_assert_uint_eq(get(), value); /* who meets no commit publishes by himself, and asks for nothing */
+  put(++value);
+  ck_assert(atomic_load(&db->lazy));
+  ck_assert_uint_eq(read_beside(), value);
+  for (unsigned i = 0; i < 3 * COMMITS_BESIDE; i++) { /* as long as reads come */
+    put(++value);
+    ck_assert(!atomic_load(&db->lazy));
+    pager_lock(db->pager); /* a reader who needed it would wait for ever */
+    ck_assert_uint_eq(get(), value);
+    pager_unlock(db->pager);
+  }
+  for (unsigned i = 0; i < COMMITS_BESIDE; i++) { /* and for some commits after the last */
+    put(++value);
+    ck_assert(!atomic_load(&db->lazy));
+  }
+  put(++value);
+  ck_assert(atomic_load(&db->lazy));
+  ck_assert_uint_eq(get(), value);
+}
+END_TEST
+
+/* A snapshot is as new as any read. */
+START_TEST(a_snapshot_sees_what_has_been_published) {
+  sdb_snapshot *snapshot;
+  uint32_t value = 0;
+  size_t size;
+  put(1);
+  ck_assert_uint_eq(read_beside(), 1);
+  put(2);
+  pager_lock(db->pager);
+  ck_assert_int_eq(sdb_snapshot_open(db, &snapshot), SDB_OK);
+  pager_unlock(db->pager);
+  put(3);
+  ck_assert_int_eq(sdb_snapshot_get(snapshot, "/one", 4, SDB_CURRENT, &value, sizeof value, &size, NULL), SDB_OK);
+  ck_assert_uint_eq(value, 2);
+  ck_assert_uint_eq(get(), 3);
+  sdb_snapshot_close(snapshot);
+}
+END_TEST
+
+START_TEST(no_lock_is_taken_without_a_reason) {
+  atomic_bool reason = false;
+  pager_lock(db->pager);
+  ck_assert(!pager_lock_while(db->pager, &reason));
+  pager_unlock(db->pager);
+  atomic_store(&reason, true);
+  ck_assert(pager_lock_while(db->pager, &reason));
+  pager_unlock(db->pager);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("lock");
+  TCase *lock = tcase_create("lock");
+  tcase_add_checked_fixture(lock, start, finish);
+  tcase_add_test(lock, commits_beside_readers_publish_themselves);
+  tcase_add_test(lock, a_snapshot_sees_what_has_been_published);
+  tcase_add_test(lock, no_lock_is_taken_without_a_reason);
+  suite_add_tcase(suite, lock);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int count = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return count == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

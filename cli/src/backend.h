@@ -43,10 +43,6 @@ typedef struct pong {
   uint64_t documents;     /* of a file */
 } pong;
 
-typedef struct check_report {
-  uint64_t problems, pages, free_pages, documents, versions, names, bytes;
-} check_report;
-
 typedef struct backend backend;
 
 typedef struct backend_calls {
@@ -76,7 +72,6 @@ typedef struct backend_calls {
   result (*stats)(backend *b, void (*each)(void *user, const char *name, uint64_t value), void *user);
   result (*ping)(backend *b, pong *answer);
   /* NULL for a service. */
-  result (*check)(backend *b, void (*problem)(void *user, const char *sentence), void *user, check_report *report);
   /* NULL for a service. `key` has SDB_KEY_SIZE bytes. */
   result (*key_export)(backend *b, uint8_t *key);
   result (*key_change)(backend *b, const uint8_t *key);

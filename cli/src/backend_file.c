@@ -210,21 +210,6 @@ static result file_ping(backend *b, pong *answer) {
   return outcome(b, code);
 }
 
-static result file_check(backend *b, void (*problem)(void *user, const char *sentence), void *user, check_report *report) {
-  sdb_check_report r = {.size = sizeof r};
-  int code = sdb_check(of(b)->db, problem, user, &r);
-  if (code == SDB_OK) {
-    *report = (check_report){.problems = r.problems,
-                             .pages = r.pages,
-                             .free_pages = r.free_pages,
-                             .documents = r.documents,
-                             .versions = r.versions,
-                             .names = r.names,
-                             .bytes = r.bytes};
-  }
-  return outcome(b, code);
-}
-
 static result file_key_export(backend *b, uint8_t *key) { return outcome(b, sdb_key_export(of(b)->db, key)); }
 static result file_key_change(backend *b, const uint8_t *key) { return outcome(b, sdb_change_key(of(b)->db, key)); }
 
@@ -257,7 +242,6 @@ static const backend_calls file_calls = {
     .flush = file_flush,
     .stats = file_stats,
     .ping = file_ping,
-    .check = file_check,
     .key_export = file_key_export,
     .key_change = file_key_change,
     .close = file_close,

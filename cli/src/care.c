@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* care.c - flush, stats, ping, check. */
+/* care.c - flush, stats, ping. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,46 +107,4 @@ int command_ping(cli *c) {
     printf("%s opens: %s, documents %s, sequence %" PRIu64 "\n", b->name, server, text_number(p.documents, number), p.sequence);
   }
   return EXIT_DONE;
-}
-
-/* --- check -------------------------------------------------------------------------------------------------------------------- */
-
-static void print_problem(void *user, const char *sentence) {
-  const cli *c = user;
-  if (c->json) {
-    json_texts_add(sentence);
-  } else {
-    char text[CLI_MESSAGE];
-    printf("problem: %s\n", text_printable((bytes){(const uint8_t *)sentence, strlen(sentence)}, text, sizeof text));
-  }
-}
-
-int command_check(cli *c) {
-  check_report report;
-  backend *b = c->backend;
-  if (c->json) {
-    json_begin();
-    json_texts_begin("sentences");
-  }
-  result r = b->calls->check(b, print_problem, c, &report);
-  if (c->json) {
-    json_texts_end();
-    json_bool("checked", r == RESULT_OK);
-    if (r == RESULT_OK) {
-      json_number("problems", report.problems);
-      json_number("pages", report.pages);
-      json_number("free_pages", report.free_pages);
-      json_number("documents", report.documents);
-      json_number("versions", report.versions);
-      json_number("bytes", report.bytes);
-    }
-    json_end();
-  }
-  if (r != RESULT_OK) return exit_code_of(c, r);
-  if (!c->json) {
-    char documents[32], pages[32], size[16], problems[32];
-    printf("%s: pages %s, documents %s, contents %s, problems %s\n", b->name, text_number(report.pages, pages),
-           text_number(report.documents, documents), text_size(report.bytes, size), text_number(report.problems, problems));
-  }
-  return report.problems == 0 ? EXIT_DONE : EXIT_FAILED;
 }

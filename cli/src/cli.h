@@ -4,9 +4,9 @@
  *     main.c      arguments --> struct cli, help            commands.h: the table of commands
  *     transfer.c  insert, get, stream                       backend.h: service or file, behind one interface
  *     listing.c   search, versions, stat, delete, watch     output.h: JSON, columns, escapes
- *     care.c      flush, stats, ping, check                 outfile.h, progress.h
+ *     care.c      flush, stats, ping                        outfile.h, progress.h
  *     key.c       key export, key change
- *     files.c     backup, verify, restore, repair       inspect.h: a decoder of its own
+ *     files.c     backup, check, verify, restore, repair    inspect.h: a decoder of its own
  */
 #ifndef STREAMDB_CLI_H
 #define STREAMDB_CLI_H

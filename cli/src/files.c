@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* files.c - backup, verify, restore, repair: commands on whole database files, which open them themselves. */
+/* files.c - backup, check, verify, restore, repair: commands on whole database files, which open them themselves. */
 #include <inttypes.h>
 #include <sdb/care.h>
 #include <stdio.h>
@@ -97,19 +97,14 @@ int command_restore(cli *c) {
 
 /* --- Verify ------------------------------------------------------------------------------------------------------------------- */
 
-int command_verify(cli *c) {
-  char message[CLI_MESSAGE], documents[32], pages[32], problems[32];
-  sdb_options o;
-  sdb_key key;
+static int verify_file(cli *c, const char *name, const sdb_options *o, const char *message) {
+  char documents[32], pages[32], problems[32];
   sdb_verify_report r = {.size = sizeof r};
-  int code = options_for(c, &o, &key, message);
-  if (code != EXIT_DONE) return code;
   if (c->json) {
     json_begin();
     json_texts_begin("sentences");
   }
-  int rc = sdb_verify(c->first, &o, print_sentence, c, &r);
-  sdb_key_wipe(&key);
+  int rc = sdb_verify(name, o, print_sentence, c, &r);
   if (c->json) {
     json_texts_end();
     json_bool("verified", rc == SDB_OK);
@@ -127,12 +122,76 @@ int command_verify(cli *c) {
   }
   if (rc != SDB_OK) return failed(rc, message);
   if (!c->json) {
-    printf("%s: pages %s, documents %s, problems %s%s%s\n", c->first, text_number(r.pages, pages),
-           text_number(r.documents, documents), text_number(r.problems, problems),
-           r.contents || r.problems ? "" : "; contents were not judged: that takes the key",
+    printf("%s: pages %s, documents %s, problems %s%s%s\n", name, text_number(r.pages, pages), text_number(r.documents, documents),
+           text_number(r.problems, problems),
+           r.contents || r.problems ? "" : "; only checksums were judged, what is in the documents takes the key",
            r.clean ? "" : "; not closed cleanly: its log belongs to it");
   }
   return r.problems == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
+int command_verify(cli *c) {
+  char message[CLI_MESSAGE];
+  sdb_options o;
+  sdb_key key;
+  int code = options_for(c, &o, &key, message);
+  if (code != EXIT_DONE) return code;
+  code = verify_file(c, c->first, &o, message);
+  sdb_key_wipe(&key);
+  return code;
+}
+
+/* --- Check -------------------------------------------------------------------------------------------------------------------- */
+
+static int check_open(cli *c, sdb *db) {
+  char message[CLI_MESSAGE] = "";
+  sdb_check_report r = {.size = sizeof r};
+  if (c->json) {
+    json_begin();
+    json_texts_begin("sentences");
+  }
+  int rc = sdb_check(db, print_sentence, c, &r);
+  if (rc != SDB_OK) sdb_message(db, message, sizeof message);
+  if (c->json) {
+    json_texts_end();
+    json_bool("checked", rc == SDB_OK);
+    if (rc == SDB_OK) {
+      json_number("problems", r.problems);
+      json_number("pages", r.pages);
+      json_number("free_pages", r.free_pages);
+      json_number("documents", r.documents);
+      json_number("versions", r.versions);
+      json_number("bytes", r.bytes);
+    }
+    json_end();
+  }
+  if (rc != SDB_OK) return failed(rc, message);
+  if (!c->json) {
+    char documents[32], pages[32], size[16], problems[32];
+    printf("%s: pages %s, documents %s, contents %s, problems %s\n", c->database, text_number(r.pages, pages),
+           text_number(r.documents, documents), text_size(r.bytes, size), text_number(r.problems, problems));
+  }
+  return r.problems == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* An encrypted file without its key is judged by its checksums. */
+int command_check(cli *c) {
+  char message[CLI_MESSAGE];
+  sdb_options o;
+  sdb_key key;
+  sdb *db;
+  int code = options_for(c, &o, &key, message);
+  if (code != EXIT_DONE) return code;
+  o.read_only = true;
+  int rc = sdb_open(c->database, &o, &db);
+  if (rc == SDB_OK) {
+    code = check_open(c, db);
+    (void)sdb_close(db); /* read-only: there is nothing to lose */
+  } else {
+    code = rc == SDB_WRONG_KEY && !key.given ? verify_file(c, c->database, &o, message) : failed(rc, message);
+  }
+  sdb_key_wipe(&key);
+  return code;
 }
 
 /* --- Repair ------------------------------------------------------------------------------------------------------------------- */

@@ -245,16 +245,17 @@ static int show(inspect *in, const cli *c, uint8_t *dir, uint8_t *chunk, uint8_t
   if (code != EXIT_DONE) return code;
   if (!inspect_read(in->file, physical * in->page_size, page, in->page_size))
     return complain("page %" PRIu64 " is behind the end of the file, or cannot be read", physical);
-  return inspect_page(in, page, physical, place ? (uint32_t)(number >> 32) * 8 : 0);
+  uint32_t have = in->page_size, wants = inspect_wants(in, page);
+  if (wants > have && inspect_read(in->file, physical * in->page_size, page, wants)) have = wants;
+  return inspect_page(in, page, have, physical, place ? (uint32_t)(number >> 32) * 8 : 0);
 }
 
 int command_inspect(cli *c) {
-  enum { MOST = 65536 };
   inspect in = {.json = c->json, .file = fopen(c->first, "rb")};
-  uint8_t *memory = malloc(3 * (size_t)MOST);
+  uint8_t *memory = malloc(3 * (size_t)INSPECT_MOST);
   int code = !in.file  ? complain("cannot open '%s'", c->first)
              : !memory ? complain("out of memory")
-                       : show(&in, c, memory, memory + MOST, memory + 2 * (size_t)MOST);
+                       : show(&in, c, memory, memory + INSPECT_MOST, memory + 2 * (size_t)INSPECT_MOST);
   if (in.file) (void)fclose(in.file);
   free(memory);
   return code;

@@ -34,8 +34,12 @@ void line_end(const inspect *in);
 bool inspect_read(FILE *file, uint64_t offset, void *to, size_t len);
 const char *kind_name(uint8_t kind);
 
-/* inspect_page.c: a page, or only the record at `offset` of it. EXIT_DONE, or EXIT_FAILED when a checksum is wrong. */
-int inspect_page(const inspect *in, const uint8_t *page, uint64_t physical, uint32_t offset);
+/* inspect_page.c */
+enum { INSPECT_MOST = 65536 }; /* bytes that are shown at once */
+/* How many bytes what begins with this page has in one piece: a page, or the head of a large content. */
+uint32_t inspect_wants(const inspect *in, const uint8_t *page);
+/* Shows them (`have`: how many are there), or only the record at `offset`. EXIT_DONE, or EXIT_FAILED when a checksum is wrong. */
+int inspect_page(const inspect *in, const uint8_t *page, uint32_t have, uint64_t physical, uint32_t offset);
 /* One record, at most `limit` bytes; its whole length, 0: it does not verify. */
 uint32_t inspect_record(const inspect *in, const uint8_t *record, size_t limit, uint32_t offset);
 /* inspect_log.c */

@@ -210,16 +210,19 @@ static void show_tree(const inspect *in, const uint8_t *page, uint32_t used) {
 
 /* --- Extent ------------------------------------------------------------------------------------------------------------------- */
 
+/* Runs and chunks stand in clear, also where the rest is encrypted. `len`: bytes of the head that are there. */
 static void show_extent(const inspect *in, const uint8_t *head, uint32_t len) {
-  uint32_t chunks = le32(head + 96), runs = le32(head + 100);
-  uint64_t at = 128 + ((uint64_t)le16(head + 92) + 7) / 8 * 8;
+  uint32_t chunks = le32(head + 64), runs = le32(head + 68), sealed = le32(head + 72);
+  uint64_t at = 80 + (uint64_t)sealed;
   line_begin(in, "content");
-  line_hex(in, "id", head + 64, 16);
-  line_number(in, "version", le32(head + 80));
-  line_number(in, "size", le32(head + 84));
-  line_number(in, "digest", le32(head + 88));
-  line_number(in, "time_ms", le48(head + 104));
-  if (le16(head + 92) <= 1024 && at <= len) line_bytes(in, "path", head + 128, le16(head + 92));
+  if (!(head[6] & 1)) {
+    line_hex(in, "id", head + 80, 16);
+    line_number(in, "version", le32(head + 96));
+    line_number(in, "size", le32(head + 100));
+    line_number(in, "digest", le32(head + 104));
+    line_number(in, "time_ms", le48(head + 112));
+    if (le16(head + 108) <= 1024 && at <= len) line_bytes(in, "path", head + 136, le16(head + 108));
+  }
   line_number(in, "chunks", chunks);
   line_number(in, "runs", runs);
   line_end(in);
@@ -239,13 +242,19 @@ static void show_extent(const inspect *in, const uint8_t *head, uint32_t len) {
   }
 }
 
+uint32_t inspect_wants(const inspect *in, const uint8_t *page) {
+  uint32_t used = le32(page + 12), runs = 80 + le32(page + 72);
+  bool longer = page[4] == 6 && used > in->page_size && used <= INSPECT_MOST && runs <= in->page_size - 8;
+  return longer && (uint64_t)le32(page + runs + 4) * in->page_size >= used ? used : in->page_size;
+}
+
 /* --- Any page ----------------------------------------------------------------------------------------------------------------- */
 
-int inspect_page(const inspect *in, const uint8_t *page, uint64_t physical, uint32_t offset) {
+int inspect_page(const inspect *in, const uint8_t *page, uint32_t have, uint64_t physical, uint32_t offset) {
   uint32_t used = le32(page + 12), size = in->page_size;
   bool extent = page[4] == 6;
-  bool encrypted = page[6] & 1, whole = used >= UNIT && used <= size;
-  bool good = page[5] == 1 && whole && le32(page) == sdb_crc32c(0, page + 4, (extent ? used : size) - 4);
+  bool encrypted = page[6] & 1, whole = used >= (extent ? 136u : UNIT) && used <= have;
+  bool good = page[5] == (extent ? 2 : 1) && whole && le32(page) == sdb_crc32c(0, page + 4, (extent ? used : size) - 4);
   if (offset) {
     if (encrypted) return complain("the page is encrypted; only its header can be shown");
     if (offset < UNIT || offset >= size || !inspect_record(in, page + offset, size - offset, offset))
@@ -259,15 +268,15 @@ int inspect_page(const inspect *in, const uint8_t *page, uint64_t physical, uint
   line_number(in, "used", used);
   line_number(in, "checkpoint", le64(page + 16));
   line_text(in, "encrypted", encrypted ? "yes" : "no");
-  if (extent && used > size) line_text(in, "checksum", "not judged: the head is longer than a page");
+  if (extent && used > have) line_text(in, "checksum", "not judged: the head goes on in another run");
   else line_good(in, good);
   line_end(in);
-  if (encrypted) return good ? EXIT_DONE : EXIT_FAILED;
-  uint32_t end = whole ? used : size;
+  uint32_t end = whole ? used : have;
+  if (encrypted && !extent) return good ? EXIT_DONE : EXIT_FAILED;
   if (page[4] == 1 || page[4] == 2) show_tree(in, page, end);
   else if (page[4] == 3) show_table(in, page);
   else if (page[4] == 4) show_index(in, page);
   else if (page[4] == 5) show_heap(in, page, end);
-  else if (extent && end >= 128) show_extent(in, page, end);
-  return good || (extent && used > size) ? EXIT_DONE : EXIT_FAILED;
+  else if (extent && end >= 136) show_extent(in, page, end);
+  return good || (extent && used > have) ? EXIT_DONE : EXIT_FAILED;
 }

@@ -71,8 +71,8 @@ static const option_row option_rows[] = {
 };
 #define OPTION_COUNT (sizeof option_rows / sizeof *option_rows)
 
-/* OPENS_ITSELF: a command on whole files. */
-typedef enum place { ANYWHERE, SERVICE_ONLY, FILE_ONLY, OPENS_ITSELF } place;
+/* Commands on whole files open them themselves: the one that --database names, or their operands. */
+typedef enum place { ANYWHERE, SERVICE_ONLY, FILE_ONLY, FILE_ITSELF, OPERANDS_ITSELF } place;
 
 typedef struct command_row {
   const char *name, *operands, *help;
@@ -98,21 +98,23 @@ static const command_row command_rows[] = {
     {"flush", "", "make everything acknowledged so far durable", command_flush, 0, 0, 0, ACCESS_WRITE, ANYWHERE},
     {"stats", "", "figures of the service or file", command_stats, 0, 0, 0, ACCESS_READ, ANYWHERE},
     {"ping", "", "ask whether the service answers, or the file opens", command_ping, 0, 0, 0, ACCESS_READ, ANYWHERE},
-    {"check", "", "prove that a database file is whole (needs --database)", command_check, 0, 0, 0, ACCESS_READ, FILE_ONLY},
+    {"check", "", "prove that a database file is whole (needs --database)", command_check, 0, 0, 0, ACCESS_READ, FILE_ITSELF},
     {"backup", "FILE", "copy a database file into FILE, which appears only when it is whole (needs --database)", command_backup,
-     O_REPLACE, 1, 1, ACCESS_WRITE, OPENS_ITSELF},
+     O_REPLACE, 1, 1, ACCESS_WRITE, FILE_ITSELF},
     {"verify", "FILE", "prove that a backup, or a closed database file, is whole", command_verify, 0, 1, 1, ACCESS_READ,
-     OPENS_ITSELF},
+     OPERANDS_ITSELF},
     {"restore", "BACKUP FILE", "make a new database FILE of a backup, with a history of its own", command_restore, 0, 2, 2,
-     ACCESS_READ, OPENS_ITSELF},
+     ACCESS_READ, OPERANDS_ITSELF},
     {"repair", "FILE", "build a new database (needs --output) from all that verifies of a damaged FILE", command_repair, O_OUTPUT,
-     1, 1, ACCESS_READ, OPENS_ITSELF},
+     1, 1, ACCESS_READ, OPERANDS_ITSELF},
     {"inspect", "FILE [WHAT [N]]", "what stands in a database file: header, map, log, page N, logical N, record PLACE",
-     command_inspect, 0, 1, 3, ACCESS_READ, OPENS_ITSELF},
+     command_inspect, 0, 1, 3, ACCESS_READ, OPERANDS_ITSELF},
     {"key", "export | change FILE", "print a recovery copy of a database file's key, or change its key to the one in FILE",
      command_key, 0, 1, 2, ACCESS_READ, FILE_ONLY},
 };
 #define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
+
+static bool itself(const command_row *command) { return command->only == FILE_ITSELF || command->only == OPERANDS_ITSELF; }
 
 /* --- Help and complaints ------------------------------------------------------------------------------------------------------ */
 
@@ -292,7 +294,7 @@ static int take_operands(cli *c, const command_row *command, int argc, char **ar
   if (count > 1) c->file = argv[optind + 1];
   if (count > 0) c->first = argv[optind];
   if (count > 2) c->third = argv[optind + 2];
-  if (command->only == OPENS_ITSELF) return EXIT_DONE;
+  if (itself(command)) return EXIT_DONE;
   if (count > 0) return take_path(c, command, argv[optind]);
   c->path = (bytes){(const uint8_t *)"", 0};
   return EXIT_DONE;
@@ -305,19 +307,19 @@ static int choose_place(cli *c, const command_row *command) {
   if (c->database && command->only == SERVICE_ONLY)
     wrong = "watch needs a running service, because a file has no feed of changes: say --server ENDPOINT";
   if (!c->database && command->only == FILE_ONLY)
-    wrong = command->run == command_key
-                ? "key works on a file, not on a service: stop the service and say --database FILE"
+    wrong = "key works on a file, not on a service: stop the service and say --database FILE";
+  if (itself(command) && c->server) wrong = "this command works on files, not on a service";
+  if (!c->database && command->only == FILE_ITSELF)
+    wrong = command->run == command_backup
+                ? "backup copies a database file: say which with --database FILE"
                 : "check reads a file, not a service: stop the service that has it open and say --database FILE";
-  if (command->only == OPENS_ITSELF && c->server) wrong = "this command works on files, not on a service";
-  if (command->run == command_backup && !c->database) wrong = "backup copies a database file: say which with --database FILE";
-  if (command->only == OPENS_ITSELF && command->run != command_backup && c->database)
-    wrong = "this command takes its files as operands, not with --database";
+  if (command->only == OPERANDS_ITSELF && c->database) wrong = "this command takes its files as operands, not with --database";
   if (c->server && c->key_file) wrong = "--key-file belongs to --database: a service has the key of its own database";
   if (wrong) {
     (void)complain("%s", wrong);
     return EXIT_USAGE;
   }
-  if (c->database || command->only == OPENS_ITSELF) return EXIT_DONE;
+  if (c->database || itself(command)) return EXIT_DONE;
   const char *server = getenv("STREAMDB_SERVER"), *events = getenv("STREAMDB_EVENTS");
   if (!c->events && events && *events) c->events = events;
   if (!c->server) c->server = server && *server ? server : SDBC_DEFAULT_ENDPOINT;
@@ -328,7 +330,7 @@ static int choose_place(cli *c, const command_row *command) {
 
 static int run(cli *c, const command_row *command) {
   char message[CLI_MESSAGE] = "";
-  if (command->only == OPENS_ITSELF) {
+  if (itself(command)) {
     int done = command->run(c), arrived = output_flush();
     return done == EXIT_DONE ? arrived : done;
   }

@@ -9,25 +9,16 @@
  * Chunks are written in parts of four. The first chunk of a part is the probe: when compressing it pays, the chunks of the part are
  * stored one behind the other in as little room as each takes; else the part goes out from the caller's memory as it is, or
  * encrypted. Who the document is, is not known yet when its chunks are encrypted: each is bound to a random number and its index,
- * and the head, sealed last, binds that number to the document.
+ * and the head (extent_head.h), sealed last, binds that number to the document.
  */
 #include "extent.h"
 
 #include "codec.h"
 #include "compress.h"
+#include "extent_head.h"
 
-enum {
-  HEAD_BINDING = 112,
-  BINDING = 16,
-  HEAD_FIXED = HEAD_BINDING + BINDING,
-  SYNC_ALONE = 1 << 20,
-  GROW_BYTES = 4 << 20,
-  FEW_RUNS = 8,
-  PART_CHUNKS = 4,
-  PARTS_UNTRIED = 15
-};
-enum { AHEAD_CHUNKS = 16 };      /* fetched from the device while earlier ones are read */
-#define CHUNK_SNAPPY 0x80000000u /* in a chunk's stored length */
+enum { SYNC_ALONE = 1 << 20, GROW_BYTES = 4 << 20, FEW_RUNS = 8, PART_CHUNKS = 4, PARTS_UNTRIED = 15 };
+enum { AHEAD_CHUNKS = 16 }; /* fetched from the device while earlier ones are read */
 
 struct extent_writer {
   env *e;
@@ -48,7 +39,7 @@ struct extent_writer {
   size_t chunk_len;
   uint8_t *part; /* chunks as they are stored; NULL: all stand there as they are */
   bool compress;
-  uint8_t binding[BINDING]; /* zero without encryption */
+  uint8_t binding[HEAD_BINDING]; /* zero without encryption */
   compress_habit habit;
   bool packed; /* some chunk is compressed */
   uint16_t path_len;
@@ -68,7 +59,7 @@ struct extent_reader {
   uint64_t size;
   bool check;
   uint8_t *stored; /* a chunk as it is stored; NULL: all are stored as they are */
-  uint8_t binding[BINDING];
+  uint8_t binding[HEAD_BINDING];
   struct chunk {
     uint64_t offset; /* in the string of runs */
     uint32_t crc, len;
@@ -78,37 +69,14 @@ struct extent_reader {
 
 static size_t overhead(const env *e) { return e->cipher ? CIPHER_OVERHEAD : 0; }
 
-static identity chunk_identity(const uint8_t binding[BINDING], uint32_t index) {
-  identity id = {.bytes = {CIPHER_CHUNK}, .len = 1 + BINDING + 4};
-  memcpy(id.bytes + 1, binding, BINDING);
-  put32(id.bytes + 1 + BINDING, index);
+static identity chunk_identity(const uint8_t binding[HEAD_BINDING], uint32_t index) {
+  identity id = {.bytes = {CIPHER_CHUNK}, .len = 1 + HEAD_BINDING + 4};
+  memcpy(id.bytes + 1, binding, HEAD_BINDING);
+  put32(id.bytes + 1 + HEAD_BINDING, index);
   return id;
 }
 
 static uint32_t chunk_count(uint64_t size) { return (uint32_t)((size + SDB_CHUNK - 1) / SDB_CHUNK); }
-
-static uint32_t head_length(size_t path_len, uint32_t runs, uint32_t chunks) {
-  return (uint32_t)align_up(HEAD_FIXED + align_up(path_len, 8) + 8ull * runs + 8ull * chunks, 64);
-}
-
-/* Calls `piece` for the physical pieces of [offset, offset + len) of the string of runs. */
-static int for_pieces(pager *p, const run_list *l, uint64_t offset, uint64_t len,
-                      int (*piece)(void *user, run r, uint64_t at, uint64_t n), void *user) {
-  unsigned bits = pager_geometry(p)->page_bits;
-  for (uint32_t i = 0; i < l->count && len > 0; i++) {
-    uint64_t bytes = (uint64_t)l->runs[i].count << bits;
-    if (offset >= bytes) {
-      offset -= bytes;
-      continue;
-    }
-    uint64_t n = bytes - offset < len ? bytes - offset : len;
-    int rc = piece(user, l->runs[i], offset, n);
-    if (rc != SDB_OK) return rc;
-    offset = 0;
-    len -= n;
-  }
-  return len == 0 ? SDB_OK : SDB_CORRUPT;
-}
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -166,7 +134,7 @@ int extent_begin(env *e, pager *p, const void *path, uint16_t path_len, uint64_t
   w->compress = compress;
   bool changes = compress || e->cipher;
   if (changes) w->part = mem_alloc(e, PART_CHUNKS * (compress_room(SDB_CHUNK) + overhead(e)));
-  if (e->cipher && e->storage->random(e->storage->ctx, w->binding, BINDING) != SDB_OK) {
+  if (e->cipher && e->storage->random(e->storage->ctx, w->binding, HEAD_BINDING) != SDB_OK) {
     extent_drop(w);
     return env_fail(e, SDB_IO, "no randomness for encryption");
   }
@@ -225,14 +193,14 @@ static int write_string(extent_writer *w, uint64_t offset, const uint8_t *data, 
   struct write_piece wp = {w, data};
   int rc = w->capacity < offset + len ? grow(w, offset + len) : SDB_OK;
   if (rc != SDB_OK) return rc;
-  return for_pieces(w->p, &w->list, offset, len, write_piece, &wp);
+  return runs_walk(&w->list, pager_geometry(w->p)->page_bits, offset, len, write_piece, &wp);
 }
 
 /* Enters the next chunk into the table: the content `data`, and what will stand on the device. */
 static void note_chunk(extent_writer *w, const uint8_t *data, size_t len, const uint8_t *stored, size_t stored_len, bool snappy) {
   uint8_t *entry = w->table + 8 * (size_t)w->chunks++;
   put32(entry, crc32c(0, stored, stored_len));
-  put32(entry + 4, (uint32_t)stored_len | (snappy ? CHUNK_SNAPPY : 0));
+  put32(entry + 4, (uint32_t)stored_len | (snappy ? HEAD_SNAPPY : 0));
   w->digest = crc32c(w->digest, data, len);
   w->packed |= snappy;
 }
@@ -346,33 +314,16 @@ int extent_end(extent_writer *w) {
 }
 
 int extent_seal(extent_writer *w, const record *r) {
-  uint32_t len = w->list.head_len;
-  uint8_t *head = mem_new(w->e, len);
-  if (!head) return env_fail(w->e, SDB_NO_MEMORY, "out of memory for the head of a large document");
-  unit_init(head, PAGE_EXTENT, w->list.runs[0].start);
-  page_set_fill(head, len);
-  memcpy(head + 64, r->id, 16);
-  put32(head + 80, r->version);
-  put32(head + 84, (uint32_t)w->written);
-  put32(head + 88, w->digest);
-  put16(head + 92, w->path_len);
-  put16(head + 94, r->flags);
-  put32(head + 96, w->chunks);
-  put32(head + 100, w->list.count);
-  put48(head + 104, r->time_ms);
-  memcpy(head + HEAD_BINDING, w->binding, BINDING);
-  memcpy(head + HEAD_FIXED, w->path, w->path_len);
-  uint8_t *at = head + HEAD_FIXED + align_up(w->path_len, 8);
-  for (uint32_t i = 0; i < w->list.count; i++, at += 8) {
-    put32(at, w->list.runs[i].start);
-    put32(at + 4, w->list.runs[i].count);
-  }
-  if (w->chunks) memcpy(at, w->table, 8 * (size_t)w->chunks);
   uint8_t nonce[CIPHER_NONCE];
+  uint8_t *head = mem_new(w->e, w->list.head_len);
+  if (!head) return env_fail(w->e, SDB_NO_MEMORY, "out of memory for the head of a large document");
   int rc = w->e->cipher ? cipher_nonces(w->e, nonce, 1) : SDB_OK;
   if (rc == SDB_OK) {
-    unit_seal(w->e, head, len, 0, nonce);
-    rc = write_string(w, 0, head, len);
+    record own = *r; /* what is stored counts, whatever the record says of it yet */
+    own.size = (uint32_t)w->written;
+    own.digest = w->digest;
+    head_write(w->e, head, &own, w->path, w->path_len, w->binding, &w->list, w->table, w->chunks, nonce);
+    rc = write_string(w, 0, head, w->list.head_len);
   }
   mem_free(w->e, head);
   if (rc == SDB_OK && w->written >= SYNC_ALONE) rc = pager_sync(w->p);
@@ -442,7 +393,7 @@ static int read_plain(env *e, pager *p, const record *r, void *buf, bool check) 
   run_list l;
   struct read_piece rp = {.p = p, .to = buf, .check = check};
   int rc = list_of(e, p, r, &l);
-  if (rc == SDB_OK) rc = for_pieces(p, &l, l.head_len, r->size, read_piece, &rp);
+  if (rc == SDB_OK) rc = runs_walk(&l, pager_geometry(p)->page_bits, l.head_len, r->size, read_piece, &rp);
   if (rc == SDB_OK && check && rp.crc != r->digest)
     rc = env_fail(e, SDB_CORRUPT, "the content of a large document (%u bytes) does not match its digest", r->size);
   return rc;
@@ -473,40 +424,38 @@ static uint32_t chunk_size(const extent_reader *x, uint32_t index) {
 }
 
 /* Where each chunk stands. False: lengths that cannot be. */
-static bool take_table(extent_reader *x, const uint8_t *table, uint64_t capacity) {
+static bool take_table(extent_reader *x, const extent_head *h, uint64_t capacity) {
   uint64_t offset = x->list.head_len;
   for (uint32_t i = 0; i < x->chunks; i++) {
-    uint32_t says = get32(table + 8 * (size_t)i + 4), size = chunk_size(x, i);
     struct chunk *c = &x->table[i];
-    *c = (struct chunk){offset, get32(table + 8 * (size_t)i), says & ~CHUNK_SNAPPY, (says & CHUNK_SNAPPY) != 0};
-    uint64_t plain = size + overhead(x->e);
+    uint64_t plain = chunk_size(x, i) + overhead(x->e);
+    *c = (struct chunk){offset, head_chunk_crc(h, i), head_chunk_stored(h, i), head_chunk_snappy(h, i)};
     if (c->len <= overhead(x->e) || (c->snappy ? c->len >= plain : c->len != plain)) return false;
     offset += c->len;
   }
   return offset <= capacity;
 }
 
-static bool head_good(extent_reader *x, const record *r, uint8_t *head) {
-  if (x->list.head_len < HEAD_FIXED || !unit_valid(head, x->list.head_len, x->list.runs[0].start) || head[4] != PAGE_EXTENT ||
-      !unit_open(x->e, head, x->list.head_len))
+static bool take_head(extent_reader *x, const record *r, uint8_t *bytes) {
+  extent_head h;
+  uint64_t capacity = 0;
+  if (!head_parse(&h, bytes, x->list.head_len, x->list.runs[0].start) || !head_open(x->e, &h, bytes)) return false;
+  if (memcmp(h.id, r->id, 16) != 0 || h.version != r->version || h.size != r->size || h.chunks != x->chunks ||
+      h.runs != x->list.count) /* its path is the name that was used; the document may have others now */
     return false;
-  uint64_t tables = HEAD_FIXED + align_up(get16(head + 92), 8) + 8ull * x->list.count + 8ull * x->chunks;
-  return x->list.head_len >= tables && memcmp(head + 64, r->id, 16) == 0 && get32(head + 80) == r->version &&
-         get32(head + 84) == r->size && get32(head + 96) == x->chunks && get32(head + 100) == x->list.count;
+  for (uint32_t i = 0; i < x->list.count; i++) capacity += (uint64_t)x->list.runs[i].count << pager_geometry(x->p)->page_bits;
+  memcpy(x->binding, h.binding, HEAD_BINDING);
+  return take_table(x, &h, capacity);
 }
 
 static int read_head(extent_reader *x, const record *r) {
   uint8_t *head = mem_alloc(x->e, x->list.head_len);
   struct read_piece rp = {.p = x->p, .to = head};
-  uint64_t capacity = 0;
   if (!head) return env_fail(x->e, SDB_NO_MEMORY, "out of memory for reading a large document");
-  for (uint32_t i = 0; i < x->list.count; i++) capacity += (uint64_t)x->list.runs[i].count << pager_geometry(x->p)->page_bits;
-  int rc = for_pieces(x->p, &x->list, 0, x->list.head_len, read_piece, &rp);
-  bool good = rc == SDB_OK && head_good(x, r, head); /* its path is the name that was used; the document may have others now */
-  if (rc == SDB_OK && (!good || !take_table(x, head + HEAD_FIXED + align_up(get16(head + 92), 8) + 8ull * x->list.count, capacity)))
+  int rc = runs_walk(&x->list, pager_geometry(x->p)->page_bits, 0, x->list.head_len, read_piece, &rp);
+  if (rc == SDB_OK && !take_head(x, r, head))
     rc = env_fail(x->e, SDB_CORRUPT, "the head of a large document at physical page %u does not verify; restore a copy",
                   x->list.runs[0].start);
-  if (rc == SDB_OK) memcpy(x->binding, head + HEAD_BINDING, BINDING);
   mem_free(x->e, head);
   return rc;
 }
@@ -577,7 +526,8 @@ static void read_ahead(extent_reader *x, uint32_t index) {
   uint32_t end = x->chunks < x->ahead + AHEAD_CHUNKS ? x->chunks : x->ahead + AHEAD_CHUNKS;
   if (end > x->ahead) {
     uint64_t from = x->table[x->ahead].offset, to = x->table[end - 1].offset + x->table[end - 1].len;
-    (void)for_pieces(x->p, &x->list, from, to - from, fetch_piece, x->p); /* impossible places show when they are read */
+    (void)runs_walk(&x->list, pager_geometry(x->p)->page_bits, from, to - from, fetch_piece,
+                    x->p); /* impossible places show when they are read */
   }
   x->ahead = end;
 }
@@ -589,7 +539,7 @@ int extent_chunk(extent_reader *x, uint32_t index, void *buf, size_t *len) {
   size_t n = chunk_size(x, index);
   read_ahead(x, index);
   if (changed && !x->stored) return env_fail(x->e, SDB_CORRUPT, "a large document has a chunk of a kind that its record denies");
-  int rc = for_pieces(x->p, &x->list, c->offset, c->len, read_piece, &rp);
+  int rc = runs_walk(&x->list, pager_geometry(x->p)->page_bits, c->offset, c->len, read_piece, &rp);
   if (rc == SDB_OK && ((x->check && rp.crc != c->crc) || (changed && !unpack(x, index, buf, n))))
     rc = env_fail(x->e, SDB_CORRUPT, "chunk %u of a large document (physical page %u) does not match its checksum", index,
                   x->list.runs[0].start);

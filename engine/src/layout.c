@@ -5,8 +5,6 @@
 #include "codec.h"
 #include "page.h"
 
-enum { UNIT_NONCE = 24, UNIT_TAG = 48, UNIT_ENCRYPTED = 1 }; /* offsets in a unit's header, and its flag */
-
 _Static_assert(UNIT_TAG + CIPHER_TAG == PAGE_HEADER, "the seal fills the header");
 _Static_assert(SLOT_B + SLOT_SIZE <= ROOT_DIR_OFFSET, "slots stand before the root directory");
 _Static_assert(512 + 8 * MAX_ROOT_PAGES <= SLOT_SIZE, "root directory entries fit into a slot");

@@ -115,8 +115,10 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]);
 int header_decode(header *h, const uint8_t slot[SLOT_SIZE]);
 
 /* The unit header of pages and extents. */
+enum { UNIT_NONCE = 24, UNIT_TAG = 48, UNIT_ENCRYPTED = 1 }; /* offsets in it, and its flag */
 void unit_init(uint8_t *unit, uint8_t kind, uint32_t number);
-/* Stamps, encrypts where the database is encrypted (`nonce`: a fresh one, else not looked at), and seals: checksum over [4, len).
+/* Of a page: stamps, encrypts where the database is encrypted (`nonce`: a fresh one, else not looked at), and seals: checksum over
+ * [4, len).
  */
 void unit_seal(const env *e, uint8_t *unit, size_t len, uint64_t checkpoint, const uint8_t *nonce);
 /* True when checksum, layout and number agree. Needs no key. */

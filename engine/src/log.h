@@ -63,7 +63,8 @@ typedef struct log_scan_result {
 
 /* Returns SDB_OK to go on. What the record points at is good during the call only. */
 typedef int log_visit(void *user, const log_record *r);
-/* Visits the records from a place on. SDB_IO, SDB_NO_MEMORY, or what visit returned. */
+/* Visits the records from a place on. `visit` NULL: they are judged by their checksums alone, which takes no key. SDB_IO,
+ * SDB_NO_MEMORY, or what visit returned. */
 int log_scan(log *l, const log_place *from, log_visit *visit, void *user, log_scan_result *result);
 /* Visits the records that a scan from the same place has found, and no others. SDB_IO: the device gives other bytes than it did. */
 int log_scan_again(log *l, const log_place *from, const log_scan_result *first, log_visit *visit, void *user);

@@ -202,11 +202,11 @@ static int visit_records(struct scan *sc, const struct segment **s, uint64_t lim
     uint64_t end = at + align_up(get32(r + 4), 8);
     log_record record = {.position = at, .sequence = get64(r + 8), .time_ms = get64(r + 32), .kind = r[28], .ops = get16(r + 30)};
     if (end > limit) return SDB_OK;
-    if (!record_open(sc->l, at, r, &record.payload, &record.payload_len)) {
+    if (visit && !record_open(sc->l, at, r, &record.payload, &record.payload_len)) {
       so_far->damaged = true; /* somebody changed it, and its checksum too */
       return SDB_OK;
     }
-    rc = visit(user, &record);
+    if (visit) rc = visit(user, &record);
     if (rc != SDB_OK) return rc;
     so_far->end = end;
     so_far->chain = get32(r);

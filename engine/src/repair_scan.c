@@ -11,6 +11,7 @@
 
 #include "codec.h"
 #include "compress.h"
+#include "extent_head.h"
 #include "log_state.h"
 #include "repair.h"
 
@@ -42,31 +43,40 @@ static int read_at(repair *rp, uint64_t offset, void *buf, size_t len) {
 
 /* --- Large contents ----------------------------------------------------------------------------------------------------------- */
 
+struct run_read {
+  repair *rp;
+  uint8_t *to;
+};
+
+static int read_run(void *user, run r, uint64_t at, uint64_t n) {
+  struct run_read *rr = user;
+  int rc = read_at(rr->rp, page_offset(&rr->rp->g, r.start) + at, rr->to, (size_t)n);
+  rr->to += n;
+  return rc;
+}
+
 /* The head of an extent at that page, as the record that once named it. The runs of the record stand behind the head in rp->bytes.
- * A head that does not fit into its first run cannot be told from here; then only a record leads to it. */
+ */
 static int head_load(repair *rp, uint32_t page, record *r) {
-  enum { FIXED = 128, MOST = REPAIR_BYTES - 8 - 8 * MAX_RUNS };
-  uint8_t *head = rp->bytes, *stored = head + MOST;
-  if (read_at(rp, page_offset(&rp->g, page), head, PAGE_HEADER) != SDB_OK) return SDB_CORRUPT;
-  uint32_t len = page_fill(head);
-  if (page_kind(head) != PAGE_EXTENT || len < FIXED || len > MOST || len % 64 != 0) return SDB_CORRUPT;
-  if (read_at(rp, page_offset(&rp->g, page), head, len) != SDB_OK || !unit_valid(head, len, page)) return SDB_CORRUPT;
-  if (!unit_open(&rp->e, head, len)) return SDB_CORRUPT;
-  *r = (record){.version = get32(head + 80), .size = get32(head + 84), .digest = get32(head + 88), .time_ms = get48(head + 104)};
-  memcpy(r->id, head + 64, 16);
-  r->path = head + FIXED;
-  r->path_len = get16(head + 92);
-  r->flags = (uint16_t)(RECORD_LARGE | (get16(head + 94) & RECORD_SNAPPY));
-  run_list l = {.head_len = len, .count = get32(head + 100)};
-  uint64_t at = FIXED + align_up(r->path_len, 8);
-  if (r->path_len < 1 || r->path_len > SDB_MAX_PATH || l.count < 1 || l.count > MAX_RUNS || at + 8ull * l.count > len)
-    return SDB_CORRUPT;
-  for (uint32_t i = 0; i < l.count; i++) l.runs[i] = (run){get32(head + at + 8ull * i), get32(head + at + 8ull * i + 4)};
+  enum { MOST = REPAIR_BYTES - 8 - 8 * MAX_RUNS };
+  uint8_t *bytes = rp->bytes, *stored = bytes + MOST;
+  extent_head h;
+  run_list l;
+  struct run_read rr = {rp, bytes};
+  if (read_at(rp, page_offset(&rp->g, page), bytes, HEAD_PEEK) != SDB_OK) return SDB_CORRUPT;
+  if (!head_peek(bytes, page, &l) || l.head_len > MOST) return SDB_CORRUPT;
+  if (runs_walk(&l, rp->g.page_bits, 0, l.head_len, read_run, &rr) != SDB_OK) return SDB_CORRUPT;
+  if (!head_parse(&h, bytes, l.head_len, page) || !head_open(&rp->e, &h, bytes)) return SDB_CORRUPT;
+  *r = (record){.version = h.version, .size = h.size, .digest = h.digest, .time_ms = h.time_ms};
+  memcpy(r->id, h.id, 16);
+  r->path = h.path;
+  r->path_len = h.path_len;
+  r->flags = (uint16_t)(RECORD_LARGE | (h.flags & RECORD_SNAPPY));
   run_list_write(stored, &l);
   r->stored = stored;
   r->stored_len = (uint32_t)run_list_size(l.count);
   r->total = (uint32_t)record_measure(r);
-  return r->version && r->size && l.runs[0].start == page && run_list_parse(&l, r) == SDB_OK ? SDB_OK : SDB_CORRUPT;
+  return r->version && r->size ? SDB_OK : SDB_CORRUPT;
 }
 
 int content_open(env *e, pager *p, const record *r, extent_reader **x) {

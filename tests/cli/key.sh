@@ -37,6 +37,34 @@ complained 'a key file that others may read: is warned of' 'chmod 600'
 chmod 600 "$work/key.raw"
 
 here 'check' 0 --key-file "$work/key.raw" check
+printed 'check: judges documents' 'documents 1, contents '
+
+# Every checksum without the key: a byte in the middle of a large content.
+head -c 300000 /dev/urandom >"$work/large"
+here 'a large one' 0 --key-file "$work/key.raw" insert /large "$work/large"
+here 'check without the key' 0 check
+printed 'check without the key: says what it did not do' 'problems 0; only checksums were judged'
+here 'check with another key' 1 --key-file "$work/key.new" check
+runs 'verify without the key' 0 --json verify "$work/secret.sdb"
+json 'verify without the key' '.[0] | .verified and .problems == 0 and (.contents | not)'
+page=$("$streamdb" --json --database "$work/secret.sdb" --key-file "$work/key.raw" check | jq .pages)
+for ((page--; page > 0; page--)); do
+  "$streamdb" --json inspect "$work/secret.sdb" page "$page" >"$work/out" 2>/dev/null || continue
+  jq -se 'any(.what == "content")' "$work/out" >/dev/null && break
+done
+json 'inspect without the key: runs and chunks of a large content' \
+  '[.[].what] == ["unit", "content", "run", "chunk", "chunk", "chunk", "chunk", "chunk"]'
+json 'inspect without the key: neither path nor size' '.[1] | has("path") or has("size") | not'
+cp "$work/secret.sdb" "$work/flipped.sdb"
+at=$((page * 8192 + 200000))
+old=$(dd if="$work/flipped.sdb" bs=1 skip=$at count=1 status=none | od -An -tu1)
+printf "\\x$(printf %02x $((old ^ 1)))" | dd of="$work/flipped.sdb" bs=1 seek=$at conv=notrunc status=none
+"$streamdb" --database "$work/flipped.sdb" check >"$work/out" 2>"$work/err"
+is 'key: check of a damaged content without the key fails' test $? = 1
+printed 'check of a damaged content without the key: says where' \
+  "^problem: chunk [0-9] of the large content at physical page $page does not match its checksum"
+here 'the large one goes' 0 --key-file "$work/key.raw" delete /large
+
 here 'export' 0 --key-file "$work/key.raw" key export
 printed 'export: a recovery copy' '^recovery:[0-9a-f]{64}$'
 cp "$work/out" "$work/key.recovery"

@@ -457,7 +457,7 @@ START_TEST(test_changed_extents) {
   uint8_t page[PAGE];
   unsigned tried = 0;
   for (uint64_t at = 128 * PAGE; sim_peek(base, NAME, at, page, PAGE); at += PAGE) {
-    if (page[4] != 6 || page[5] != 1 || number(page + 8, 4) != at / PAGE || number(page + 12, 4) > 2 * PAGE) continue;
+    if (page[4] != 6 || page[5] != 2 || number(page + 8, 4) != at / PAGE || number(page + 12, 4) > 2 * PAGE) continue;
     for (uint64_t offset = 600; offset < 140000; offset += 9000, tried++) {
       sim *device = sim_clone(base, 1);
       uint8_t byte;

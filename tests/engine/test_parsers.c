@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "codec.h"
+#include "extent_head.h"
 #include "layout.h"
 #include "record.h"
+#include "simulated.h"
 
 /* --- Header slots ------------------------------------------------------------------------------------------------------------- */
 
@@ -247,6 +249,48 @@ START_TEST(runs_that_make_no_sense_are_none) {
 }
 END_TEST
 
+/* --- Heads of large contents -------------------------------------------------------------------------------------------------- */
+
+/* A head of every shape of lengths, cut and changed anywhere: what is accepted names nothing outside its bytes. */
+START_TEST(a_head_that_makes_no_sense_is_refused) {
+  static uint8_t sound[HEAD_PEEK], table[8 * 40], path[SDB_MAX_PATH];
+  static const uint8_t binding[HEAD_BINDING];
+  env e = {0};
+  run_list l = {.count = 3, .runs = {{700, 2}, {900, 1}, {800, 5}}}, peeked;
+  record r = {.version = 4, .size = 40 * 65536, .digest = 77, .time_ms = 5};
+  extent_head h;
+  uint64_t random = 1;
+  memset(path, 'p', sizeof path);
+  for (uint16_t path_len = 1; path_len <= SDB_MAX_PATH; path_len = (uint16_t)(path_len * 3 + 1)) {
+    memset(sound, 0, sizeof sound);
+    l.head_len = head_length(path_len, l.count, 40);
+    ck_assert_uint_le(l.head_len, HEAD_PEEK);
+    head_write(&e, sound, &r, path, path_len, binding, &l, table, 40, NULL);
+    ck_assert(head_peek(sound, 700, &peeked) && head_parse(&h, sound, l.head_len, 700) && head_open(&e, &h, sound));
+    ck_assert(peeked.count == 3 && peeked.runs[2].start == 800 && h.chunks == 40 && h.path_len == path_len && h.size == r.size);
+    ck_assert(!head_peek(sound, 701, &peeked) && !head_parse(&h, sound, l.head_len, 701));
+    ck_assert(!head_parse(&h, sound, l.head_len - 64, 700));
+    for (unsigned round = 0; round < 4000; round++) {
+      uint8_t *copy = malloc(l.head_len), *peek = malloc(HEAD_PEEK);
+      ck_assert(copy && peek);
+      memcpy(copy, sound, l.head_len);
+      size_t at = 4 + sim_random(&random) % (round % 2 ? 140 : l.head_len - 4);
+      copy[at] = (uint8_t)sim_random(&random);
+      put32(copy, crc32c(0, copy + 4, l.head_len - 4));
+      memset(peek, 0, HEAD_PEEK);
+      memcpy(peek, copy, l.head_len);
+      (void)head_peek(peek, 700, &peeked);
+      if (head_parse(&h, copy, l.head_len, 700)) {
+        ck_assert(h.run_table >= copy && h.chunk_table + 8 * (size_t)h.chunks <= copy + l.head_len);
+        if (head_open(&e, &h, copy)) ck_assert(h.path + h.path_len <= h.run_table);
+      }
+      free(copy);
+      free(peek);
+    }
+  }
+}
+END_TEST
+
 int main(void) {
   TCase *t = tcase_create("parsers");
   tcase_add_test(t, a_header_is_what_was_written);
@@ -255,6 +299,7 @@ int main(void) {
   tcase_add_test(t, a_record_that_makes_no_sense_is_none);
   tcase_add_test(t, names_that_make_no_sense_are_none);
   tcase_add_test(t, runs_that_make_no_sense_are_none);
+  tcase_add_test(t, a_head_that_makes_no_sense_is_refused);
   Suite *s = suite_create("parsers");
   suite_add_tcase(s, t);
   SRunner *runner = srunner_create(s);

@@ -81,15 +81,17 @@ typedef struct sdb_verify_report {
   uint64_t problems;
   uint64_t unreadable; /* of the problems: places that the storage answered an error for; all others do not match */
   bool clean;          /* closed cleanly: the file alone is the database */
-  bool contents;       /* documents were judged too; false: the database is encrypted and there was no key, or it does not open */
+  bool contents;       /* documents and indexes were judged too; false: there are problems before that, or no key was given */
 } sdb_verify_report;
 
-/* Proves that a closed database or a backup is whole, reading only: both header slots, directories, map, free-space bitmap and
- * every page against their checksums; and, where it opens (an encrypted one: with options->encryption_key), trees, table, records
- * and contents, as sdb_check() does. Without the key damage inside large contents, which stand outside pages, is not seen. Each
- * problem is told to `problem` as one sentence. SDB_OK also when there are problems: look at the count. Holds a shared lock on the
- * file meanwhile. Of `options` (NULL: defaults) storage, page_cache_size, use_mmap, key and message are used. SDB_NOT_FOUND,
- * SDB_LOCKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_INVALID, SDB_IO, SDB_DENIED, SDB_NO_MEMORY. */
+/* Proves that a closed database or a backup is whole, reading only: both header slots, directories, map, free-space bitmap, every
+ * page and, where it was not closed cleanly, the log against their checksums; and, where all that is good and it opens (an
+ * encrypted one: with options->encryption_key), trees, table, records and contents, as sdb_check() does. Where it does not come to
+ * that, large contents are judged by their checksums as well, so an encrypted database needs no key for any of them (but for
+ * contents that only the log of an unclean one names). Each problem is told to `problem` as one sentence. SDB_OK also when there
+ * are problems: look at the count. Holds a shared lock on the file meanwhile. Of `options` (NULL: defaults) storage,
+ * page_cache_size, use_mmap, key and message are used. SDB_NOT_FOUND, SDB_LOCKED, SDB_NOT_A_DATABASE, SDB_UNSUPPORTED, SDB_INVALID,
+ * SDB_IO, SDB_DENIED, SDB_NO_MEMORY. */
 SDB_API SDB_MUST_USE int sdb_verify(const char *name, const sdb_options *options, void (*problem)(void *user, const char *sentence),
                                     void *user, sdb_verify_report *report);
 

@@ -252,9 +252,10 @@ uint32_t inspect_wants(const inspect *in, const uint8_t *page) {
 
 int inspect_page(const inspect *in, const uint8_t *page, uint32_t have, uint64_t physical, uint32_t offset) {
   uint32_t used = le32(page + 12), size = in->page_size;
-  bool extent = page[4] == 6;
+  bool large = page[4] == 6, extent = large && le32(page + 8) == physical; /* else: a piece of a content that looks like a head */
   bool encrypted = page[6] & 1, whole = used >= (extent ? 136u : UNIT) && used <= have;
-  bool good = page[5] == (extent ? 2 : 1) && whole && le32(page) == sdb_crc32c(0, page + 4, (extent ? used : size) - 4);
+  bool good =
+      large == extent && page[5] == (large ? 2 : 1) && whole && le32(page) == sdb_crc32c(0, page + 4, (large ? used : size) - 4);
   if (offset) {
     if (encrypted) return complain("the page is encrypted; only its header can be shown");
     if (offset < UNIT || offset >= size || !inspect_record(in, page + offset, size - offset, offset))

@@ -7,6 +7,9 @@
 #   sdb_tests_in_folder(PART [LIBRARIES ...] [TIMEOUT s])
 #       every test_*.c of the folder as a program PART.*, labelled PART, and `concurrent` when its name says so; such a test is left
 #       out when the engine is built without threads
+#
+# The target concurrent_tests builds all that is labelled so.
+add_custom_target(concurrent_tests)
 
 function(sdb_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ARGS")
@@ -14,6 +17,9 @@ function(sdb_test name)
   target_link_libraries(${name} PRIVATE ${arg_LIBRARIES} PkgConfig::CHECK)
   add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  if(concurrent IN_LIST arg_LABELS)
+    add_dependencies(concurrent_tests ${name})
+  endif()
   if(arg_TIMEOUT)
     set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT})
   endif()

@@ -10,7 +10,7 @@
  *
  * Environment: SDB_SEED or SDB_SEEDS (seed.h). SDB_CRASH_AT=n only that call, SDB_SUBSET=n only that subset, SDB_DELICATE=1 with
  * the second death in a header slot: as a failure prints them. SDB_SUBSETS=n how many; SDB_EVERY_CALL=1 every call with all seeds
- * (else with one seed in ten, and a sample with the others); SDB_OPERATIONS=n.
+ * (else with one seed in ten, and a sample with the others, a smaller one with SDB_THIN); SDB_OPERATIONS=n.
  */
 #include <check.h>
 #include <inttypes.h>
@@ -200,10 +200,10 @@ static void crash_one_seed(uint64_t seed) {
     unsigned subsets = (unsigned)seed_number("SDB_SUBSETS", 1);
     for (uint64_t i = 1; i <= n.calls; i++) crash_at(&c, i, subsets);
   } else {
-    for (unsigned i = 0; i < SAMPLE; i++) crash_at(&c, 1 + sim_random(&random) % n.calls, 1);
+    for (uint64_t i = seed_share(SAMPLE); i > 0; i--) crash_at(&c, 1 + sim_random(&random) % n.calls, 1);
   }
   c.delicate = true;
-  for (unsigned i = 0; i < n.delicate_count; i++) crash_at(&c, n.delicate[i], (unsigned)seed_number("SDB_SUBSETS", 3));
+  for (unsigned i = 0; i < n.delicate_count; i++) crash_at(&c, n.delicate[i], (unsigned)seed_number("SDB_SUBSETS", seed_share(3)));
 }
 
 START_TEST(test_crash_anywhere) {

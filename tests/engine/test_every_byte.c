@@ -417,7 +417,8 @@ static void flip(uint64_t at) {
 START_TEST(every_byte_flipped) {
   encrypted = _i == 1;
   set_up();
-  uint64_t stride = seed_number("SDB_STRIDE", encrypted ? 211 : 61), only = seed_number("SDB_AT", UINT64_MAX), turn = 0;
+  uint64_t stride = seed_number("SDB_STRIDE", seed_thin() * (encrypted ? 211 : 61)), only = seed_number("SDB_AT", UINT64_MAX),
+           turn = 0;
   for (uint64_t at = only != UINT64_MAX ? only : 0; at < file_size; at += stride) {
     /* Of pages that hold nothing a few bytes, unless every byte is asked for. */
     if (stride > 1 && only == UINT64_MAX && is_empty(at / PAGE) && at % PAGE >= stride) continue;

@@ -22,6 +22,7 @@
 #define START_MS 1700000000000u
 #define BOOTED_MS (START_MS - 1000) /* where monotonic_us counts from */
 #define GARBAGE 0xA5
+#define GARBAGE_ENDS 65536u /* of a larger block only so much at either end: the rest would cost more than all else */
 
 typedef struct held {
   uint64_t sector;
@@ -279,8 +280,10 @@ static int write_sectors(sim *s, node *n, uint64_t offset, const uint8_t *p, siz
 
 static void read_bytes(const node *n, uint64_t offset, uint8_t *p, size_t len) {
   while (len > 0) {
-    size_t start = (size_t)(offset % SIM_SECTOR), part = len < SIM_SECTOR - start ? len : SIM_SECTOR - start;
-    memcpy(p, sector_data(n, offset / SIM_SECTOR) + start, part);
+    size_t start = (size_t)(offset % BLOCK), part = len < BLOCK - start ? len : BLOCK - start;
+    const uint8_t *block = offset / BLOCK < n->block_count ? n->blocks[offset / BLOCK] : NULL;
+    if (block != NULL) memcpy(p, block + start, part);
+    else memset(p, 0, part);
     offset += part, p += part, len -= part;
   }
 }
@@ -729,6 +732,12 @@ static void free_allocation(sim *s, allocation *a) {
   free(a);
 }
 
+static void fill_garbage(uint8_t *p, size_t len) {
+  bool large = len > 2 * GARBAGE_ENDS;
+  memset(p, GARBAGE, large ? GARBAGE_ENDS : len);
+  if (large) memset(p + len - GARBAGE_ENDS, GARBAGE, GARBAGE_ENDS);
+}
+
 /* New memory is full of garbage and a grown block always moves, so that mistakes show in every run. */
 static void *sim_realloc(void *ctx, void *p, size_t len) {
   sim *s = ctx;
@@ -746,7 +755,7 @@ static void *sim_realloc(void *ctx, void *p, size_t len) {
   s->allocations = a;
   s->allocation_count++;
   size_t kept = old == NULL ? 0 : old->size < len ? old->size : len;
-  memset((uint8_t *)(a + 1) + kept, GARBAGE, len - kept);
+  fill_garbage((uint8_t *)(a + 1) + kept, len - kept);
   if (old != NULL) {
     memcpy(a + 1, p, kept);
     free_allocation(s, old);

@@ -9,7 +9,8 @@
  *      in doubt must not be trusted by the next open
  *   5. everything acknowledged is there, check finds nothing, no memory is held, no file is open
  *
- * Environment: SDB_ACT=name, SDB_KIND=name, SDB_NTH=n: only that case.
+ * Environment: SDB_ACT=name, SDB_KIND=name, SDB_NTH=n: only that case. SDB_THIN (seed.h): of each kind the first calls, and
+ * a sample of those behind.
  */
 #ifndef SDB_TESTS_SWEEP_H
 #define SDB_TESTS_SWEEP_H

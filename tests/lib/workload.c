@@ -103,7 +103,7 @@ static void choose_profile(workload *w) {
 /* Every second one is encrypted; with AES-GCM where this processor has it. */
 static void choose_encryption(workload *w, uint64_t dice) {
   if (dice >= 3) return;
-  w->options.encryption_key = (const uint8_t *)"the key that all workloads share.";
+  w->options.encryption_key = (const uint8_t *)WORKLOAD_KEY;
   if (dice == 2 && sodium_init() >= 0 && crypto_aead_aes256gcm_is_available()) w->options.cipher = SDB_CIPHER_AES_GCM;
 }
 
@@ -141,7 +141,7 @@ void workload_clear(workload *w) {
 }
 
 /* Around every border a content can meet: none, a page's half, a page, a chunk. */
-static uint32_t random_size(workload *w) {
+uint32_t workload_size(workload *w) {
   uint32_t page = w->options.page_size, size;
   uint64_t dice = below(w, 20);
   if (w->profile == PROFILE_LARGE) dice %= 9;
@@ -162,7 +162,7 @@ static uint32_t random_size(workload *w) {
   return size > w->large_limit ? w->large_limit : size;
 }
 
-static sdb_durability random_durability(workload *w) {
+sdb_durability workload_durability(workload *w) {
   static const sdb_durability choices[] = {SDB_DURABLE, SDB_DURABLE, SDB_DEFAULT, SDB_BUFFERED, SDB_NONE, SDB_NONE};
   if (w->profile == PROFILE_LARGE && below(w, 3) != 0) return SDB_NONE;
   return choices[below(w, sizeof choices / sizeof *choices)];
@@ -187,7 +187,7 @@ static bool note_synced(workload *w) {
   int code = sdb_get_stats(w->db, &stats);
   if (code != SDB_OK) return stop_or_fail(w, "stats", code);
   model_durable_up_to(w->model, stats.synced_sequence);
-  return true;
+  return dead(w) || workload_found_nothing(w, &stats); /* what cannot be read of a dead device is a problem */
 }
 
 /* --- Operations --------------------------------------------------------------------------------------------------------------- */
@@ -240,7 +240,7 @@ static bool put_again(workload *w, const uint8_t *path, size_t path_len, const u
   sdb_put_options options;
   sdb_put_options_init(&options);
   options.token = token;
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   if (below(w, 2)) options.expect = version + 1;
   int code = sdb_put(w->db, path, path_len, "again", 5, &options, &commit);
   if (code == SDB_FULL && may_be_full(w)) return true;
@@ -295,7 +295,7 @@ static bool retry(workload *w) {
 
 static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) {
   uint64_t seed = sim_random(&w->random);
-  uint32_t size = random_size(w), version = model_version(w->model, path, path_len);
+  uint32_t size = workload_size(w), version = model_version(w->model, path, path_len);
   uint8_t *data = malloc(size + 1u);
   if (data == NULL) return fail(w, "out of memory");
   model_content(seed, 0, data, size);
@@ -303,7 +303,7 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
   struct extras x;
   sdb_put_options_init(&options);
   random_extras(w, seed, &options, &x);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   if (below(w, 4) == 0) options.expect = version; /* 0 is SDB_ABSENT */
   bool conflict = below(w, 12) == 0;
   if (conflict) options.expect = version + 1;
@@ -323,7 +323,7 @@ static bool put(workload *w, const uint8_t *path, size_t path_len, bool stream) 
 }
 
 static bool abort_writer(workload *w, const uint8_t *path, size_t path_len) {
-  uint32_t size = random_size(w);
+  uint32_t size = workload_size(w);
   uint8_t *data = calloc(1, size + 1u);
   if (data == NULL) return fail(w, "out of memory");
   int code = write_through_writer(w, path, path_len, data, size, NULL, false, NULL);
@@ -334,7 +334,7 @@ static bool abort_writer(workload *w, const uint8_t *path, size_t path_len) {
 static bool erase(workload *w, const uint8_t *path, size_t path_len) {
   sdb_put_options options;
   sdb_put_options_init(&options);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   sdb_commit commit;
   bool there = model_has(w->model, path, path_len);
   uint8_t id[16];
@@ -400,7 +400,7 @@ static bool bind_name(workload *w, const uint8_t *path, size_t path_len) {
   size_t name_len = workload_path(1 + below(w, w->paths), name);
   sdb_put_options options;
   sdb_put_options_init(&options);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   sdb_commit commit;
   int expected = bind_answer(w, path, path_len, name, name_len);
   bool same = model_same(w->model, path, path_len, name, name_len);
@@ -419,7 +419,7 @@ static bool bind_name(workload *w, const uint8_t *path, size_t path_len) {
 static bool unbind_name(workload *w, const uint8_t *path, size_t path_len) {
   sdb_put_options options;
   sdb_put_options_init(&options);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   sdb_commit commit;
   bool there = model_has(w->model, path, path_len);
   int code = sdb_unbind(w->db, path, path_len, &options, &commit);
@@ -438,7 +438,7 @@ static bool restore(workload *w, const uint8_t *path, size_t path_len) {
   size_t count;
   sdb_put_options options;
   sdb_put_options_init(&options);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   if (!model_has(w->model, path, path_len)) return true;
   int code = sdb_versions(w->db, path, path_len, infos, 8, &count);
   if (code != SDB_OK) return stop_or_fail(w, "versions", code);
@@ -474,7 +474,7 @@ static void expect_answer(struct batch *b, int code, uint32_t version) {
 
 static int batch_put(workload *w, struct batch *b, const uint8_t *path, size_t path_len) {
   uint64_t seed = sim_random(&w->random);
-  uint32_t size = random_size(w), before = model_version(w->model, path, path_len);
+  uint32_t size = workload_size(w), before = model_version(w->model, path, path_len);
   uint8_t *data = malloc(size + 1u);
   if (data == NULL) return SDB_NO_MEMORY;
   model_content(seed, 0, data, size);
@@ -553,7 +553,7 @@ static bool results_agree(workload *w, const struct batch *b, const sdb_batch_re
 static bool batch_ended(workload *w, struct batch *b, size_t before, bool conflict) {
   sdb_put_options options;
   sdb_put_options_init(&options);
-  options.durability = random_durability(w);
+  options.durability = workload_durability(w);
   sdb_batch_result results[BATCH_MAX];
   size_t failed = 0;
   unsigned count = b->count;
@@ -658,10 +658,10 @@ static bool look(workload *w, const uint8_t *path, size_t path_len) {
 }
 
 static bool operate(workload *w) {
-  static const char *const names[] = {"put",     "writer",     "abort",  "delete",   "recreate", "deferred",
-                                      "flush",   "checkpoint", "step",   "reopen",   "bind",     "unbind",
-                                      "restore", "batch",      "backup", "snapshot", "look"};
-  static const unsigned weights[] = {31, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 7, 1, 2, 5};
+  static const char *const names[] = {"put",        "writer",   "abort",      "delete", "recreate", "deferred", "flush",
+                                      "checkpoint", "step",     "reopen",     "bind",   "unbind",   "restore",  "batch",
+                                      "backup",     "snapshot", "conditions", "key",    "scrub",    "look"};
+  static const unsigned weights[] = {28, 6, 2, 6, 3, 5, 4, 4, 9, 3, 7, 3, 2, 5, 1, 2, 3, 2, 2, 3};
   uint8_t path[SDB_MAX_PATH];
   size_t path_len = workload_path(1 + below(w, w->paths), path);
   uint64_t dice = below(w, 100);
@@ -685,6 +685,9 @@ static bool operate(workload *w) {
     case 13: return batch(w);
     case 14: return w->stay_open || (w->paths > 100 && below(w, 20) != 0) || workload_backup(w); /* each reads everything */
     case 15: return w->stay_open || (w->paths > 100 && below(w, 20) != 0) || workload_snapshot(w);
+    case 16: return workload_batch_under_conditions(w);
+    case 17: return w->stay_open || w->options.encryption_key == NULL || workload_change_key(w);
+    case 18: return workload_scrub(w);
     default: return look(w, path, path_len);
   }
 }
@@ -692,6 +695,8 @@ static bool operate(workload *w) {
 /* --- The whole ---------------------------------------------------------------------------------------------------------------- */
 
 bool workload_open(workload *w) {
+  if (w->key_before != NULL && below(w, 3) == 0 && !workload_refuses_key(w)) return false;
+  if (w->stopped) return true;
   int code = sdb_open(WORKLOAD_NAME, &w->options, &w->db);
   if (code == SDB_OK) return true;
   w->db = NULL;
@@ -721,11 +726,13 @@ bool workload_recover(workload *w) {
   w->stopped = false;
   w->doing = "recover";
   tell_time(w);
+  if (w->key_in_doubt != NULL && !workload_find_key(w)) return false;
   if (!workload_open(w) || w->stopped) return w->stopped;
   bool check = below(w, 2) == 0; /* not always: it begins with a checkpoint, and hides what is wrong without one */
   if (!model_adopt(w->model, w->db) || (check && !model_check(w->model, w->db))) return stop_or_fail_model(w);
   if (!workload_follow(w)) return false;
   if (w->retry.wanted && !dead(w) && !retry(w)) return false;
+  if (w->again.wanted && !dead(w) && !workload_batch_again(w)) return false;
   if (dead(w)) w->stopped = true;
   return true;
 }

@@ -22,6 +22,8 @@
 
 #define WORKLOAD_NAME "things.sdb"
 #define WORKLOAD_SNAPSHOTS 4u
+#define WORKLOAD_CONDITIONS 6u
+#define WORKLOAD_KEY "the key that all workloads share." /* to begin with */
 
 /* What the seed chose: where bugs hide differs. */
 typedef enum profile {
@@ -32,6 +34,14 @@ typedef enum profile {
   PROFILE_TIGHT,    /* the data file cannot grow: freed space must be used, and SDB_FULL is an answer */
   PROFILES
 } profile;
+
+/* A put or a delete in a batch, under the condition that the document's version is `expect`. */
+struct workload_operation {
+  bool remove;
+  unsigned path; /* of the universe */
+  uint64_t seed;
+  uint32_t size, expect;
+};
 
 typedef struct workload {
   sim *device; /* NULL: another storage, which does not die; see options.storage */
@@ -53,6 +63,13 @@ typedef struct workload {
     uint64_t seed;            /* of content and token */
     uint32_t size, version;
   } retry; /* a put with a token whose outcome nobody knows: to be asked for again */
+  struct {
+    bool wanted;
+    unsigned count;
+    struct workload_operation operations[WORKLOAD_CONDITIONS];
+  } again;                     /* a batch whose outcome nobody knows: to be asked for again */
+  const uint8_t *key_before;   /* the last key that opens no longer; NULL: there is none */
+  const uint8_t *key_in_doubt; /* the process died in the change to it: it opens, or options.encryption_key does */
   struct {
     sdb_snapshot *snapshot;
     model *model; /* as it was then */
@@ -89,6 +106,26 @@ bool workload_snapshot(workload *w);
 /* Compares all that are open; closes them without a look. No snapshot outlives workload_run(). */
 bool workload_snapshots_verify(workload *w);
 void workload_snapshots_close(workload *w);
+
+/* Makes a batch in which every operation has the version as its condition. Again: the same batch with the same conditions, which by
+ * now hold or do not: the first time, and after a crash when its outcome is not known. It happens whole or not at all, and is
+ * refused at the first condition that does not hold. */
+bool workload_batch_under_conditions(workload *w);
+bool workload_batch_again(workload *w);
+
+/* Changes the key of an encrypted database. After a crash in it exactly one of the two opens, and workload_find_key() finds out
+ * which; the one before is refused. */
+bool workload_change_key(workload *w);
+bool workload_find_key(workload *w);
+bool workload_refuses_key(workload *w);
+
+/* Asks for a scrub, and goes on with it for some steps, or to its end; then everything reads as before. Whatever is done while one
+ * runs, it finds nothing. */
+bool workload_scrub(workload *w);
+bool workload_found_nothing(workload *w, const sdb_stats *stats);
+
+uint32_t workload_size(workload *w);
+sdb_durability workload_durability(workload *w);
 
 /* Path `index` of the universe, into `path` (SDB_MAX_PATH bytes); returns its length. */
 size_t workload_path(uint64_t index, uint8_t *path);

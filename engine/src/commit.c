@@ -237,6 +237,7 @@ static int write_backlog(sdb *db) {
 static int finish(sdb *db, const struct commit *q) {
   int rc = SDB_OK;
   bool durable = q->durability == SDB_DURABLE;
+  if (!q->background) work_wake(db, q->pressure);
   if (q->wait_for && !durable) rc = become_visible(db, q->seen, q->wait_for);
   else if (q->wait_for && !q->defer) rc = wait_durable(db, q->wait_for);
   if (!q->wait_for) rc = write_backlog(db);

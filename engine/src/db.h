@@ -514,6 +514,9 @@ void work_release_spares(sdb *db);
 /* Wraps the data key anew; the state stays what it is. */
 int work_change_key(sdb *db, const uint8_t *key);
 struct pressure work_pressure(sdb *db); /* writer's lock held */
+/* What a commit does for the background: wakes the thread, before it waits for a sync, so that the two do not ask for the processor
+ * at once; and afterwards its own share. */
+void work_wake(sdb *db, struct pressure pressure);
 void work_after_commit(sdb *db, struct pressure pressure);
 void work_ring(sdb *db); /* wakes the thread, where there is one */
 void work_start(sdb *db);

@@ -183,6 +183,27 @@ struct frame *frame_new(pager *p, uint32_t number, uint8_t kind, bool with_data)
   return f;
 }
 
+/* A part of the cache that nobody misses. */
+static unsigned stock_size(const pager *p) {
+  unsigned part = p->config.cache_pages / 16;
+  return part < SPARE_BUFFERS / 2 ? part : SPARE_BUFFERS / 2;
+}
+
+bool pager_stock_low(const pager *p) { return atomic_load_explicit(&p->spares, memory_order_relaxed) < stock_size(p) / 2; }
+
+void pager_stock(pager *p) {
+  while (atomic_load_explicit(&p->spares, memory_order_relaxed) < stock_size(p)) {
+    uint8_t *fresh = mem_alloc(p->e, p->g.page_size);
+    if (!fresh) return;
+    for (uint32_t i = 0; i < p->g.page_size; i += STOCK_TOUCH) fresh[i] = 0;
+    mutex_lock(&p->retire_lock);
+    bool room = p->spares < SPARE_BUFFERS;
+    if (room) p->spare[p->spares++] = fresh;
+    mutex_unlock(&p->retire_lock);
+    if (!room) mem_free(p->e, fresh);
+  }
+}
+
 static void frame_free(pager *p, struct frame *f) { /* under retire_lock */
   uint8_t *data = atomic_load_explicit(&f->data, memory_order_relaxed);
   if (data) {

@@ -112,6 +112,11 @@ bool pager_mapped(const pager *p);
 /* From now on pages may take that much less of the cache: the caller uses it otherwise. */
 void pager_cache_lend(pager *p, uint64_t bytes);
 
+/* Buffers for changed pages, of memory that the system has already given: to get it while a page is being copied takes longer than
+ * the copy. pager_stock makes them beside everything else, when there are few. */
+bool pager_stock_low(const pager *p);
+void pager_stock(pager *p);
+
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 
 void pager_lock(pager *p);

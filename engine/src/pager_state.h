@@ -11,6 +11,7 @@ enum {
   STAGE_BYTES = 2 << 20, /* of pages, on their way to the file */
   PACE_BYTES = 1 << 20,  /* of writes, before they are sent to the device */
   SPARE_BUFFERS = 256,
+  STOCK_TOUCH = 4096, /* no page of a system is smaller */
   CACHE_USES = 3,
   HIT_COUNTERS = 16,
   DELETE_RESERVE = 64, /* pages */
@@ -188,7 +189,7 @@ struct pager {
   struct frame_list retired; /* waiting for readers to leave */
   struct mutex retire_lock;
   uint8_t *spare[SPARE_BUFFERS];
-  unsigned spares;
+  _Atomic unsigned spares; /* changed under retire_lock */
   uint32_t dirty_count;
   uint32_t append_page;            /* the heap page that grows: not worth writing ahead */
   _Atomic uint32_t frames_held;    /* frames with data */

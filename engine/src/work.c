@@ -131,7 +131,8 @@ struct pressure work_pressure(sdb *db) {
   uint64_t log_bytes_open = log_tail(db->log) - db->checkpoint_tail;
   p.help = log_bytes_open > 2 * db->options.checkpoint_wal_bytes || pager_crowded(db->pager);
   p.work = p.help || log_bytes_open >= db->options.checkpoint_wal_bytes || pager_spill_due(db->pager) || pager_starved(db->pager) ||
-           log_wants_segment(db->log) || log_backlog(db->log) > 0 || (db->worker && clean_wanted(db));
+           log_wants_segment(db->log) || log_backlog(db->log) > 0 ||
+           (db->worker && (clean_wanted(db) || pager_stock_low(db->pager)));
   return p;
 }
 
@@ -188,6 +189,7 @@ static int step_locked(sdb *db, unsigned budget, bool *more) {
   bool spilling = false;
   *more = false;
   int rc = buffered_sync(db, more);
+  if (db->worker) pager_stock(db->pager);
   pager_lock(db->pager);
   bool segment = log_wants_segment(db->log), due = checkpoint_due(db) && now_us(db) >= db->retry_us;
   bool rest = log_wants_mark(db->log) && now_us(db) - db->last_commit_us >= MARK_AFTER_US, suffix = suffix_delay_us(db) == 0;
@@ -332,11 +334,14 @@ void work_ring(sdb *db) {
   mutex_unlock(&db->bell_lock);
 }
 
+void work_wake(sdb *db, struct pressure pressure) {
+  bool asleep = atomic_load_explicit(&db->asleep, memory_order_relaxed);
+  if (db->worker && (pressure.work || pressure.sync || asleep)) work_ring(db);
+}
+
 void work_after_commit(sdb *db, struct pressure pressure) {
   bool more = true;
-  bool asleep = atomic_load_explicit(&db->asleep, memory_order_relaxed);
   if (pressure.clean) (void)clean_step(db, pressure.clean, &more);
-  if (db->worker && (pressure.work || pressure.sync || asleep)) work_ring(db);
   /* Without a thread every commit builds a little of the suffix tree. */
   if (!db->worker && pressure.suffix && !pressure.work) (void)work_step(db, 1, &more);
   if (!db->worker && pressure.work) (void)work_step(db, STEP_PAGES, &more); /* an error shows at the next checkpoint or flush */
@@ -391,7 +396,10 @@ static void worker_main(void *arg) {
 
 void work_start(sdb *db) {
   const sdb_storage *st = db->e.storage;
-  if (db->e.threads && !db->read_only && st->thread_start(st->ctx, worker_main, db, &db->worker) != SDB_OK) db->worker = NULL;
+  if (!db->e.threads || db->read_only) return;
+  mutex_lock(&db->work); /* the thread's first step waits until it can see that there is a thread */
+  if (st->thread_start(st->ctx, worker_main, db, &db->worker) != SDB_OK) db->worker = NULL;
+  mutex_unlock(&db->work);
 }
 
 void work_stop(sdb *db) {

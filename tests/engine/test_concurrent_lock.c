@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* test_concurrent_lock.c - readers and the writer's lock: who comes while a commit is being made has the commits behind it publish
- * themselves, so that he need not wait for the next ones.
+/* test_concurrent_lock.c - what keeps readers, commits and the engine's thread from waiting for each other: who comes while a
+ * commit is being made has the commits behind it publish themselves, so that he need not wait for the next ones; buffers for
+ * changed pages are made ready by the thread; gates lose nobody.
  */
 #include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -114,6 +116,57 @@ START_TEST(no_lock_is_taken_without_a_reason) {
 }
 END_TEST
 
+static void pause_ms(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
+
+START_TEST(the_thread_keeps_buffers_ready) {
+  for (uint32_t i = 0; i < 3000; i++) {
+    char path[16];
+    size_t len = (size_t)snprintf(path, sizeof path, "/%u", i * 2654435761u);
+    ck_assert_int_eq(sdb_put(db, path, len, path, len, NULL, NULL), SDB_OK);
+  }
+  put(1); /* finds that there are enough, or rings */
+  for (unsigned i = 0; pager_stock_low(db->pager); i++) {
+    ck_assert_msg(i < 30000, "nobody makes buffers ready");
+    pause_ms(1);
+  }
+  pager_stock(db->pager); /* ends, although nobody takes any */
+  ck_assert(!pager_stock_low(db->pager));
+}
+END_TEST
+
+enum { PASSING = 6, TURNS = 20000 };
+
+static struct gate passage;
+static atomic_uint opened, arrived;
+
+static void *pass(void *arg) {
+  (void)arg;
+  for (unsigned i = 1; i <= TURNS; i++) {
+    while (atomic_load(&opened) < i) {
+      unsigned turn = gate_turn(&passage);
+      if (atomic_load(&opened) < i) gate_wait(&passage, turn);
+    }
+    atomic_fetch_add(&arrived, 1);
+  }
+  return NULL;
+}
+
+/* Opened when some wait already and others are about to. One who is lost waits for ever. */
+START_TEST(a_gate_loses_nobody) {
+  pthread_t threads[PASSING];
+  gate_init(&passage);
+  for (unsigned i = 0; i < PASSING; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, pass, NULL), 0);
+  for (unsigned i = 1; i <= TURNS; i++) {
+    atomic_store(&opened, i);
+    gate_open(&passage, true);
+    while (i % 4 == 0 && atomic_load(&arrived) < i * PASSING) thread_yield();
+  }
+  for (unsigned i = 0; i < PASSING; i++) pthread_join(threads[i], NULL);
+  ck_assert_uint_eq(atomic_load(&arrived), TURNS * PASSING);
+  gate_destroy(&passage);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("lock");
   TCase *lock = tcase_create("lock");
@@ -121,7 +174,13 @@ int main(void) {
   tcase_add_test(lock, commits_beside_readers_publish_themselves);
   tcase_add_test(lock, a_snapshot_sees_what_has_been_published);
   tcase_add_test(lock, no_lock_is_taken_without_a_reason);
+  tcase_add_test(lock, the_thread_keeps_buffers_ready);
+  tcase_set_timeout(lock, 120);
   suite_add_tcase(suite, lock);
+  TCase *gate = tcase_create("gate");
+  tcase_set_timeout(gate, 120);
+  tcase_add_test(gate, a_gate_loses_nobody);
+  suite_add_tcase(suite, gate);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   int count = srunner_ntests_failed(runner);

@@ -130,6 +130,7 @@ static inline void cond_broadcast(struct cond *c) { pthread_cond_broadcast(&c->c
  * waits until the turn is another; may return early. Unlike behind a condition nobody queues for a lock on the way out. */
 struct gate {
   atomic_uint turn;
+  atomic_uint waiting; /* nobody: there is nothing to call the system for */
 #ifndef __linux__
   struct mutex m;
   struct cond c;
@@ -137,13 +138,17 @@ struct gate {
 };
 static inline unsigned gate_turn(struct gate *g) { return atomic_load(&g->turn); }
 #ifdef __linux__
-static inline void gate_init(struct gate *g) { atomic_init(&g->turn, 0); }
+static inline void gate_init(struct gate *g) { atomic_init(&g->turn, 0), atomic_init(&g->waiting, 0); }
 static inline void gate_destroy(struct gate *g) { (void)g; }
+/* Either the opener finds that somebody waits, or who is about to wait finds another turn: each changes his word first. */
 static inline void gate_wait(struct gate *g, unsigned turn) {
+  atomic_fetch_add(&g->waiting, 1);
   syscall(SYS_futex, &g->turn, FUTEX_WAIT_PRIVATE, turn, NULL, NULL, 0);
+  atomic_fetch_sub(&g->waiting, 1);
 }
 static inline void gate_open(struct gate *g, bool all) {
   atomic_fetch_add(&g->turn, 1);
+  if (!atomic_load(&g->waiting)) return;
   syscall(SYS_futex, &g->turn, FUTEX_WAKE_PRIVATE, all ? INT_MAX : 1, NULL, NULL, 0);
 }
 #else

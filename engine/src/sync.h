@@ -54,8 +54,22 @@ enum { DOOR_US = 200, FAIR_TRIES = 64, FAIR_PAUSES = 16 };
 struct fair {
   struct mutex m, door;
   atomic_uint starving;
+  unsigned tries; /* to take it before sleeping */
 };
-static inline void fair_init(struct fair *f) { mutex_init(&f->m), mutex_init(&f->door), atomic_init(&f->starving, 0); }
+/* The caller may run on one processor only: while one thread spins no other gets on. */
+static inline bool processor_alone(void) {
+  int count = 0;
+#ifdef __linux__
+  unsigned long set[128];
+  long bytes = syscall(SYS_sched_getaffinity, 0, sizeof set, set);
+  for (long i = 0; i < bytes / (long)sizeof *set; i++) count += __builtin_popcountl(set[i]);
+#endif
+  return count == 1;
+}
+static inline void fair_init(struct fair *f) {
+  mutex_init(&f->m), mutex_init(&f->door), atomic_init(&f->starving, 0);
+  f->tries = processor_alone() ? 1 : FAIR_TRIES;
+}
 static inline void fair_destroy(struct fair *f) { mutex_destroy(&f->m), mutex_destroy(&f->door); }
 static inline bool mutex_lock_for(struct mutex *m, long us) {
 #ifdef __linux__
@@ -88,15 +102,16 @@ static inline void fair_sleep(struct fair *f) {
   atomic_store_explicit(&f->starving, 0, memory_order_relaxed);
   mutex_unlock(&f->door);
 }
-/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 30 us before he sleeps. */
+/* It is held for less than it takes to sleep and be woken: so who comes looks again for some 30 us before he sleeps, unless there
+ * is one processor only. */
 static inline void fair_lock(struct fair *f) {
-  for (unsigned i = 0; i < FAIR_TRIES; i++, fair_rest())
+  for (unsigned i = 0; i < f->tries; i++, fair_rest())
     if (fair_try(f)) return;
   fair_sleep(f);
 }
 /* The same, as long as the reason for it lasts. False: it has not been taken, because there is none any more. */
 static inline bool fair_lock_while(struct fair *f, const atomic_bool *reason) {
-  for (unsigned i = 0; i < FAIR_TRIES; i++, fair_rest()) {
+  for (unsigned i = 0; i < f->tries; i++, fair_rest()) {
     if (!atomic_load(reason)) return false;
     if (fair_try(f)) return true;
   }

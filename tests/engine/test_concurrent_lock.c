@@ -134,6 +134,44 @@ START_TEST(the_thread_keeps_buffers_ready) {
 }
 END_TEST
 
+/* Two who add to what the lock protects, and hold it while the other one comes. */
+static void *add_under_lock(void *arg) {
+  unsigned *sum = arg;
+  for (unsigned i = 0; i < 2000; i++) {
+    pager_lock(db->pager);
+    unsigned before = *sum;
+    if (i % 100 == 0) thread_yield();
+    *sum = before + 1;
+    pager_unlock(db->pager);
+  }
+  return NULL;
+}
+
+START_TEST(one_processor_is_enough) {
+  unsigned long all[128] = {0}, one[128] = {0};
+  pthread_t threads[3];
+  unsigned sum = 0, first = 0;
+  struct fair f;
+  long bytes = syscall(SYS_sched_getaffinity, 0, sizeof all, all);
+  ck_assert_int_gt(bytes, 0);
+  bool several = !processor_alone();
+  while (!all[first]) first++;
+  one[first] = all[first] & -all[first];
+  ck_assert_int_eq(syscall(SYS_sched_setaffinity, 0, sizeof one, one), 0);
+  ck_assert(processor_alone());
+  fair_init(&f);
+  ck_assert_uint_eq(f.tries, 1);
+  fair_destroy(&f);
+  finish(); /* what is opened now knows */
+  start();
+  for (unsigned i = 0; i < 3; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, add_under_lock, &sum), 0);
+  for (unsigned i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+  ck_assert_uint_eq(sum, 3 * 2000);
+  ck_assert_int_eq(syscall(SYS_sched_setaffinity, 0, (size_t)bytes, all), 0);
+  ck_assert(processor_alone() == !several);
+}
+END_TEST
+
 enum { PASSING = 6, TURNS = 20000 };
 
 static struct gate passage;
@@ -175,6 +213,7 @@ int main(void) {
   tcase_add_test(lock, a_snapshot_sees_what_has_been_published);
   tcase_add_test(lock, no_lock_is_taken_without_a_reason);
   tcase_add_test(lock, the_thread_keeps_buffers_ready);
+  tcase_add_test(lock, one_processor_is_enough);
   tcase_set_timeout(lock, 120);
   suite_add_tcase(suite, lock);
   TCase *gate = tcase_create("gate");

@@ -56,6 +56,10 @@ int page_read_kind(struct pager *pager, uint64_t view, uint32_t number, enum pag
  * they are encrypted: then only the whole page can be told from what somebody made of it. */
 int page_read_damaged(struct pager *pager, uint64_t view, uint32_t number, const uint8_t **page);
 int page_write(struct pager *pager, uint32_t number, uint8_t **page);
+/* Something was taken out of a page that may have to be put back, without fail, before the lock is given up: until then the room it
+ * has left must not be filled by what comes from another page. */
+void page_keep_room(struct pager *pager);
+bool page_room_kept(const struct pager *pager);
 /* A new page of that kind, zero behind its header. */
 int page_new(struct pager *pager, enum page_kind kind, uint32_t *number, uint8_t **page);
 int page_free(struct pager *pager, uint32_t number);

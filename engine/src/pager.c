@@ -643,6 +643,9 @@ static int write_above(pager *p, uint32_t number, uint64_t above, uint8_t **page
   return SDB_OK;
 }
 
+void page_keep_room(pager *p) { p->room_kept = true; }
+bool page_room_kept(const pager *p) { return p->room_kept; }
+
 int page_write(pager *p, uint32_t number, uint8_t **page) { return write_above(p, number, p->open_version - 1, page); }
 
 int pager_append(pager *p, uint32_t number, uint8_t **page) {
@@ -711,7 +714,10 @@ int page_free(pager *p, uint32_t number) {
 void pager_lock(pager *p) { fair_lock(&p->lock); }
 bool pager_lock_while(pager *p, const atomic_bool *reason) { return fair_lock_while(&p->lock, reason); }
 bool pager_try_lock(pager *p) { return fair_try(&p->lock); }
-void pager_unlock(pager *p) { fair_unlock(&p->lock); }
+void pager_unlock(pager *p) {
+  p->room_kept = false;
+  fair_unlock(&p->lock);
+}
 struct mutex *pager_mutex(pager *p) {
   return &p->lock.m;
 }

@@ -136,6 +136,7 @@ struct pager {
   _Atomic uint32_t cache_pages; /* what is left of the configured cache for pages */
 
   struct fair lock;       /* the writer's */
+  bool room_kept;         /* page_keep_room was called since it was taken */
   struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;

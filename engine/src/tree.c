@@ -9,6 +9,7 @@
  *
  * How a put stays whole: it goes up from the leaf as far as pages overflow, and on the way each level touches what it is going to
  * need. Only when the uppermost level has all it needs does the first byte change; from there on, downward, nothing can fail.
+ * A leaf that overflows gives to a neighbour, if one has room, before it is split: docs/engine.md, "How leaves are kept full".
  */
 #include "tree.h"
 
@@ -121,14 +122,18 @@ struct put {
 };
 
 /* SDB_FULL: no room in the page. */
-static int put_in_page(uint8_t *page, uint32_t size, const uint8_t *key, uint32_t len, uint64_t value) {
+static int put_in_page(const struct put *put, uint8_t *page, const uint8_t *key, uint32_t len, uint64_t value) {
   struct tp tp;
   struct tp_place place;
-  uint32_t need;
+  uint32_t need, size = put->size;
   int rc = tp_open(&tp, page, size);
   if (!rc) rc = tp_find(&tp, key, len, &place);
   if (rc) return rc;
-  if (place.found) return tp.level > 0 ? SDB_CORRUPT : tp_set_value(page, size, &place, value, &need);
+  if (place.found && tp.level > 0) return SDB_CORRUPT;
+  if (place.found) { /* the value that was may be longer */
+    page_keep_room(put->pager);
+    return tp_set_value(page, size, &place, value, &need);
+  }
   rc = tp_insert(page, size, &place, key, len, value, &need);
   if (rc == SDB_FULL &&
       tp_squeeze(page, size, need + 3)) { /* 3: a head behind the key may need its long form in the joined group */
@@ -140,14 +145,18 @@ static int put_in_page(uint8_t *page, uint32_t size, const uint8_t *key, uint32_
   return rc;
 }
 
-/* Carries out the plan and puts the key on its side, where the plan has left room. */
-static void cut_and_put(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, const uint8_t *key, uint32_t len,
-                        uint64_t value) {
-  tp_cut(left, right, size, plan, (uint32_t)value);
-  if (plan->new_lifted) return;
-  int rc = put_in_page(key_compare(key, len, plan->key, plan->len) < 0 ? left : right, size, key, len, value);
+/* Puts the key on its side of a plan that was carried out and has left room there. */
+static void put_beside(const struct put *put, uint8_t *left, uint8_t *right, const struct tp_split *plan, const uint8_t *key,
+                       uint32_t len, uint64_t value) {
+  int rc = put_in_page(put, key_compare(key, len, plan->key, plan->len) < 0 ? left : right, key, len, value);
   assert(rc == SDB_OK);
   (void)rc;
+}
+
+static void cut_and_put(const struct put *put, uint8_t *left, uint8_t *right, const struct tp_split *plan, const uint8_t *key,
+                        uint32_t len, uint64_t value) {
+  tp_cut(left, right, put->size, plan, (uint32_t)value);
+  if (!plan->new_lifted) put_beside(put, left, right, plan, key, len, value);
 }
 
 static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, uint32_t len, uint64_t value);
@@ -163,7 +172,7 @@ static int split_page(const struct put *put, uint32_t level, uint8_t *page, cons
     page_free(put->pager, number);
     return rc;
   }
-  cut_and_put(page, right, put->size, plan, key, len, value);
+  cut_and_put(put, page, right, plan, key, len, value);
   return SDB_OK;
 }
 
@@ -183,10 +192,108 @@ static int split_root(const struct put *put, uint8_t *root, const struct tp_spli
   memcpy(left + PAGE_HEADER, root + PAGE_HEADER, page_fill(root) - PAGE_HEADER);
   page_set_fill(left, page_fill(root));
   tp_format(root, put->top + 1, left_number);
-  rc = put_in_page(root, put->size, plan->key, plan->len, right_number);
+  rc = put_in_page(put, root, plan->key, plan->len, right_number);
   assert(rc == SDB_OK);
-  cut_and_put(left, right, put->size, plan, key, len, value);
+  cut_and_put(put, left, right, plan, key, len, value);
   return SDB_OK;
+}
+
+/* The separator of the child that `place` leads to, and the child before it. False when it is the leftmost. */
+static bool neighbour_before(const struct tp *parent, const struct tp_place *place, struct fence *separator, uint32_t *before) {
+  struct tp_iter iter;
+  uint32_t at = place->found ? place->at : place->prev;
+  if (at == 0) return false;
+  *before = tp_leftmost(parent);
+  tp_iter_start(&iter, parent, place->group > 0 ? place->group - 1 : 0);
+  while (!tp_iter_next(&iter)) {
+    if (iter.at == at) {
+      memcpy(separator->key, iter.key, iter.len);
+      separator->len = iter.len;
+      return *before != 0;
+    }
+    *before = (uint32_t)iter.value;
+  }
+  return false;
+}
+
+/* --- Sharing with a neighbour ---
+ *
+ *     ... | g | m | t | ...            ... | g | k | t | ...      the separator between two leaves becomes the shortest
+ *          /     \                          /     \                that tells them apart when entries have moved
+ *    g h j k l    m n                  g h j       k l m n
+ */
+
+/* A leaf beside another, under the same parent, and the separator between the two. */
+struct neighbour {
+  uint32_t number; /* 0: none */
+  bool right;
+  uint32_t used;
+  struct fence separator;
+};
+
+/* One with hardly any room is left alone: it would soon be asked again. */
+static void prefer_emptier(const struct put *put, struct neighbour *best, const struct neighbour *other) {
+  struct tp tp;
+  if (other->number == put->path[0] || open_page(put->pager, VIEW_HEAD, other->number, 0, &tp)) return;
+  if (tp_used(&tp) > tp_capacity(&tp) / 32 * 31 || (best->number != 0 && tp_used(&tp) >= best->used)) return;
+  *best = *other;
+  best->used = tp_used(&tp);
+}
+
+static bool find_neighbour(const struct put *put, const struct tp *parent, const struct tp_place *at, const uint8_t *key,
+                           uint32_t len, struct neighbour *best) {
+  struct neighbour other = {.right = true};
+  uint64_t after;
+  uint32_t next;
+  best->number = 0;
+  memcpy(other.separator.key, key, len);
+  other.separator.len = len;
+  if (tp_above(parent, at, other.separator.key, &other.separator.len, &after, &next) == SDB_OK) {
+    other.number = (uint32_t)after;
+    prefer_emptier(put, best, &other);
+  }
+  other.right = false;
+  if (neighbour_before(parent, at, &other.separator, &other.number)) prefer_emptier(put, best, &other);
+  return best->number != 0;
+}
+
+/* Are leaf and neighbour what they must be, so that moving entries makes no damage worse? The leaf alone has been checked. */
+static bool fit_together(const struct put *put, const struct tp *leaf, const struct neighbour *n) {
+  struct tp tp;
+  struct tp_place place;
+  const uint8_t *key = n->separator.key;
+  uint32_t len = (uint32_t)n->separator.len;
+  if (open_page(put->pager, VIEW_HEAD, n->number, 0, &tp) || tp_sound(&tp)) return false;
+  const struct tp *left = n->right ? leaf : &tp, *right = n->right ? &tp : leaf;
+  if (tp_find(left, key, len, &place) || place.found || place.at != left->end) return false;
+  return tp_find(right, key, len, &place) == SDB_OK && place.at == right->base;
+}
+
+/* Makes room in a full leaf by moving entries to a neighbour, and puts the key. False: that cannot be, and nothing has changed. */
+static bool share(const struct put *put, const struct tp *leaf, const struct tp_place *place, const uint8_t *key, uint32_t len,
+                  uint64_t value) {
+  struct neighbour n;
+  struct tp_split plan;
+  struct tp parent;
+  struct tp_place at;
+  uint8_t *parent_page, *left, *right;
+  uint32_t child;
+  if (page_room_kept(put->pager)) return false;
+  if (open_page(put->pager, VIEW_HEAD, put->path[1], 1, &parent) || tp_find(&parent, key, len, &at)) return false;
+  if (!find_neighbour(put, &parent, &at, key, len, &n)) return false;
+  if (tp_plan_share(leaf, place, key, len, n.right ? 0 : n.used, n.right ? n.used : 0, &plan)) return false;
+  if (!fit_together(put, leaf, &n) || tp_find(&parent, plan.key, plan.len, &at) || at.found) return false;
+  if (tp_child(&parent, &at, &child) || child != put->path[0]) return false;
+  if (page_write(put->pager, put->path[1], &parent_page)) return false;
+  if (page_write(put->pager, n.right ? put->path[0] : n.number, &left)) return false;
+  if (page_write(put->pager, n.right ? n.number : put->path[0], &right)) return false;
+  if (tp_open(&parent, parent_page, put->size)) return false;
+  if (tp_find(&parent, n.separator.key, (uint32_t)n.separator.len, &at) || !at.found) return false;
+  if (tp_replace_key(parent_page, put->size, &at, plan.key, plan.len)) return false;
+  if (n.right) tp_give_right(left, right, put->size, &plan);
+  else tp_give_left(left, right, put->size, &plan);
+  put_beside(put, left, right, &plan, key, len, value);
+  return true;
 }
 
 static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, uint32_t len, uint64_t value) {
@@ -196,18 +303,20 @@ static int insert_at(const struct put *put, uint32_t level, const uint8_t *key, 
   uint8_t *page;
   int rc = page_write(put->pager, put->path[level], &page);
   if (rc) return absent_is_corrupt(rc);
-  rc = put_in_page(page, put->size, key, len, value);
+  rc = put_in_page(put, page, key, len, value);
   if (rc != SDB_FULL) return rc;
   rc = tp_open(&tp, page, put->size);
   if (!rc) rc = tp_find(&tp, key, len, &place);
-  if (!rc) rc = tp_plan_split(&tp, &place, key, len, &plan);
+  if (rc) return rc;
+  if (level == 0 && share(put, &tp, &place, key, len, value)) return SDB_OK;
+  rc = tp_plan_split(&tp, &place, key, len, &plan);
   if (rc) return rc;
   rc = level == put->top ? split_root(put, page, &plan, key, len, value) : split_page(put, level, page, &plan, key, len, value);
   if (rc &&
       rc !=
           SDB_CORRUPT) { /* last resort, and what makes that undoing a remove never fails: with all groups joined it fitted once */
     tp_join_all(page, put->size);
-    if (put_in_page(page, put->size, key, len, value) == SDB_OK) return SDB_OK;
+    if (put_in_page(put, page, key, len, value) == SDB_OK) return SDB_OK;
   }
   return rc;
 }
@@ -235,7 +344,9 @@ int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len)
   if (!rc && !place.found) rc = SDB_NOT_FOUND;
   if (rc) return rc;
   rc = page_write(pager, path[0], &page);
-  return rc ? absent_is_corrupt(rc) : tp_remove(page, page_size(pager), &place);
+  if (rc) return absent_is_corrupt(rc);
+  page_keep_room(pager);
+  return tp_remove(page, page_size(pager), &place);
 }
 
 /* Joins two neighbours that `separator` in `parent` tells apart, and frees the right one. */
@@ -267,24 +378,6 @@ static bool merge(struct pager *pager, uint32_t parent, uint32_t left, uint32_t 
   tp_append(left_page, right_page, size);
   page_free(pager, right);
   return true;
-}
-
-/* The separator of the child that `place` leads to, and the child before it. False when it is the leftmost. */
-static bool neighbour_before(const struct tp *parent, const struct tp_place *place, struct fence *separator, uint32_t *before) {
-  struct tp_iter iter;
-  uint32_t at = place->found ? place->at : place->prev;
-  if (at == 0) return false;
-  *before = tp_leftmost(parent);
-  tp_iter_start(&iter, parent, place->group > 0 ? place->group - 1 : 0);
-  while (!tp_iter_next(&iter)) {
-    if (iter.at == at) {
-      memcpy(separator->key, iter.key, iter.len);
-      separator->len = iter.len;
-      return *before != 0;
-    }
-    *before = (uint32_t)iter.value;
-  }
-  return false;
 }
 
 /* Merges the child of `parent` that the key leads to, if little is left in it. */

@@ -230,6 +230,45 @@ int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place) {
   return SDB_OK;
 }
 
+/* An entry's neighbours in its group, and its own value. */
+struct between {
+  uint64_t value, behind_value;
+  uint32_t end;                  /* of the entry behind, or of its own where there is none */
+  size_t before_len, behind_len; /* 0: there is none */
+  uint8_t before[TREE_MAX_KEY], behind[TREE_MAX_KEY];
+};
+
+static int find_between(const struct tp *tp, const struct tp_place *place, struct between *b) {
+  uint32_t start, end;
+  b->before_len = b->behind_len = 0;
+  if (!tp_group_range(tp, place->group, &start, &end)) return SDB_CORRUPT;
+  for (b->end = start; b->end < place->at;)
+    if (tp_step(tp, &b->end, b->before, &b->before_len, &b->value)) return SDB_CORRUPT;
+  memcpy(b->behind, b->before, b->before_len);
+  b->behind_len = b->before_len;
+  if (b->end != place->at || tp_step(tp, &b->end, b->behind, &b->behind_len, &b->value)) return SDB_CORRUPT;
+  if (b->end < end) return tp_step(tp, &b->end, b->behind, &b->behind_len, &b->behind_value) ? SDB_CORRUPT : SDB_OK;
+  b->behind_len = 0;
+  return SDB_OK;
+}
+
+int tp_replace_key(uint8_t *page, uint32_t size, const struct tp_place *place, const uint8_t *key, uint32_t len) {
+  uint8_t bytes[2 * TP_MAX_ENTRY];
+  struct between b;
+  struct tp tp;
+  if (tp_open(&tp, page, size) || find_between(&tp, place, &b)) return SDB_CORRUPT;
+  uint32_t before_len = (uint32_t)b.before_len, behind_len = (uint32_t)b.behind_len, cut = b.end - place->at;
+  if (before_len > 0 && key_compare(b.before, before_len, key, len) >= 0) return SDB_CORRUPT;
+  if (behind_len > 0 && key_compare(key, len, b.behind, behind_len) >= 0) return SDB_CORRUPT;
+  uint32_t n = write_entry(bytes, match(b.before, key, before_len < len ? before_len : len), key, len, b.value);
+  if (behind_len > 0)
+    n += write_entry(bytes + n, match(key, b.behind, behind_len < len ? behind_len : len), b.behind, behind_len, b.behind_value);
+  if (tp.end + n > size + cut) return SDB_FULL;
+  splice(page, &tp, place->group, place->at, cut, bytes, n);
+  if (before_len == 0) renew_head(page, size, place->group);
+  return SDB_OK;
+}
+
 void tp_shift(uint8_t *page, uint32_t size) {
   struct tp tp;
   struct tp_iter iter;
@@ -306,18 +345,21 @@ void tp_join_all(uint8_t *page, uint32_t size) {
 
 /* --- Two pages ---------------------------------------------------------------------------------------------------------------- */
 
-/* The best place to cut that was seen so far. Cutting before an element: `left` bytes stay, `extra` more are needed on the right
- * because its first key must stand whole there. */
+/* The best place to cut that was seen so far. Cutting before an element: `left` bytes come before it, `extra` more are needed on
+ * the right because its first key must stand whole there. */
 struct choice {
   uint64_t score;
   uint32_t total; /* bytes of all entries, the new one included */
-  uint32_t capacity;
+  uint32_t goal;  /* how many should come before the cut; */
+  uint32_t slack; /* as near as this to it the shortest separator decides */
+  uint32_t left_room, right_room;
+  bool behind_new; /* only there */
 };
 
 static bool better_cut(struct choice *best, uint32_t left, uint32_t extra, uint32_t separator_len) {
-  if (left > best->capacity || best->total - left + extra > best->capacity) return false;
-  uint32_t half = best->total / 2, distance = left > half ? left - half : half - left;
-  uint64_t score = distance <= best->capacity / 16 ? ((uint64_t)separator_len << 20) + distance : (UINT64_C(1) << 40) + distance;
+  if (left > best->left_room || best->total - left + extra > best->right_room) return false;
+  uint32_t distance = left > best->goal ? left - best->goal : best->goal - left;
+  uint64_t score = distance <= best->slack ? ((uint64_t)separator_len << 20) + distance : (UINT64_C(1) << 40) + distance;
   if (score >= best->score) return false;
   best->score = score;
   return true;
@@ -331,19 +373,35 @@ static void set_plan(struct tp_split *plan, uint32_t group, uint32_t at, uint32_
   memcpy(plan->key, key, len);
 }
 
-/* Keys arrive in ascending order here: nothing will come between the old ones, so they stay together and leave no gap. */
-static bool ascending(const struct tp *tp, const struct tp_place *place) {
-  return !place->found && place->at == tp->end && place->prev != 0 && 2 * (uint32_t)get16(tp->page + TP_APPENDED) >= tp->entries;
+/* The new key alone goes right. */
+static void plan_end(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct tp_split *plan) {
+  bool inner = tp->level > 0;
+  set_plan(plan, place->group, place->at, tp->entries, key, inner ? len : place->match_prev + 1);
+  plan->lifted = false, plan->new_lifted = inner;
 }
 
-int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct tp_split *plan) {
+/* What the new key takes at most. */
+static uint32_t cost_of(uint32_t len) { return TP_MAX_HEAD + TP_MAX_VALUE_LEN + len + TP_GROUP_BYTES; }
+
+/* Two sides to be filled as equally as can be, of which one has `before` or `behind` bytes already. */
+static struct choice choice_of(const struct tp *tp, const struct tp_place *place, uint32_t len, uint32_t before, uint32_t behind) {
+  uint32_t total = tp_used(tp), room = tp_capacity(tp);
+  if (place->found) room -= TP_MAX_VALUE_LEN + 3; /* only its value grows, on whichever side */
+  else total += cost_of(len);
+  uint32_t half = (before + total + behind) / 2;
+  return (struct choice){.score = UINT64_MAX,
+                         .total = total,
+                         .goal = half > before ? half - before : 0,
+                         .left_room = room > before ? room - before : 0,
+                         .right_room = room > behind ? room - behind : 0};
+}
+
+/* SDB_FULL: wherever it is cut, one side has too much. *newest: the entry with the greatest value. */
+static int plan_cut(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct choice best,
+                    struct tp_split *plan, uint32_t *newest) {
   bool inner = tp->level > 0, passed = place->found, behind_new = false;
-  uint32_t cost = TP_MAX_HEAD + TP_MAX_VALUE_LEN + len + TP_GROUP_BYTES, left = 0;
-  struct choice best = {UINT64_MAX, tp_used(tp) + cost, tp_capacity(tp)};
-  if (place->found) { /* only its value grows, on whichever side */
-    best.total = tp_used(tp);
-    best.capacity -= TP_MAX_VALUE_LEN + 3;
-  }
+  uint32_t cost = cost_of(len), left = 0;
+  uint64_t greatest = 0;
   struct tp_iter iter;
   int rc;
   tp_iter_start(&iter, tp, 0);
@@ -351,7 +409,7 @@ int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8
     uint32_t before = iter.seen - 1, lcp = behind_new ? match(key, iter.key, len < iter.len ? len : iter.len) : iter.lcp;
     if (!passed && iter.at == place->at) {
       uint32_t n = inner ? len : place->match_prev + 1;
-      if (before > 0 && better_cut(&best, left, place->match_prev + 9, n)) {
+      if (!best.behind_new && before > 0 && better_cut(&best, left, place->match_prev + 9, n)) {
         set_plan(plan, place->group, place->at, before, key, n);
         plan->lifted = false, plan->new_lifted = inner;
       }
@@ -360,45 +418,90 @@ int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8
       lcp = match(key, iter.key, len < iter.len ? len : iter.len);
     }
     uint32_t n = inner ? iter.len : lcp + 1;
-    if ((before > 0 || behind_new) && better_cut(&best, left, iter.restart ? 0 : iter.shared + 9, n)) {
+    if ((behind_new || (before > 0 && !best.behind_new)) && better_cut(&best, left, iter.restart ? 0 : iter.shared + 9, n)) {
       set_plan(plan, iter.group, iter.at, before, iter.key, n);
       plan->lifted = inner, plan->new_lifted = false;
     }
     left += iter.next - iter.at + (iter.restart ? TP_GROUP_BYTES : 0);
     behind_new = false;
+    if (iter.value > greatest) {
+      greatest = iter.value;
+      *newest = iter.at;
+    }
   }
   if (rc != SDB_END || iter.seen != tp->entries) return SDB_CORRUPT;
-  if (!passed && (ascending(tp, place) || better_cut(&best, left, 0, inner ? len : place->match_prev + 1))) {
-    set_plan(plan, place->group, place->at, tp->entries, key, inner ? len : place->match_prev + 1);
-    plan->lifted = false, plan->new_lifted = inner;
-    best.score = 0;
-  }
-  return best.score == UINT64_MAX ? SDB_CORRUPT : SDB_OK;
+  if (!passed && !best.behind_new && better_cut(&best, left, 0, inner ? len : place->match_prev + 1))
+    plan_end(tp, place, key, len, plan);
+  return best.score == UINT64_MAX ? SDB_FULL : SDB_OK;
 }
 
-/* Fills the right page with the entry that `iter` stands at, made a restart, and all behind it. */
+/* Does the key go on with what rises here? Then nothing will come between the old keys, so they stay together and leave no gap. At
+ * the page's end it is seen from how they came; before it from the key before being the newest, as document numbers rise while none
+ * is used again. A wrong guess makes unequal pages, nothing else. */
+static bool goes_on(const struct tp *tp, const struct tp_place *place, uint32_t newest) {
+  if (place->found || place->prev == 0) return false;
+  if (place->at == tp->end && 2 * (uint32_t)get16(tp->page + TP_APPENDED) >= tp->entries) return true;
+  return tp->level == 0 && newest == place->prev;
+}
+
+int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct tp_split *plan) {
+  struct choice choice = choice_of(tp, place, len, 0, 0);
+  uint32_t newest = 0;
+  choice.slack = tp_capacity(tp) / 16;
+  int rc = plan_cut(tp, place, key, len, choice, plan, &newest);
+  if (rc == SDB_CORRUPT || !goes_on(tp, place, newest)) return rc == SDB_FULL ? SDB_CORRUPT : rc;
+  if (place->at == tp->end) {
+    plan_end(tp, place, key, len, plan);
+    return SDB_OK;
+  }
+  choice.behind_new = true; /* what is behind does not rise: it goes out of the way, if the key finds room then */
+  return plan_cut(tp, place, key, len, choice, plan, &newest) == SDB_OK || rc == SDB_OK ? SDB_OK : SDB_CORRUPT;
+}
+
+int tp_plan_share(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, uint32_t before,
+                  uint32_t behind, struct tp_split *plan) {
+  struct choice choice = choice_of(tp, place, len, before, behind);
+  uint32_t newest = 0;
+  choice.slack = tp_capacity(tp) / 32;
+  int rc = plan_cut(tp, place, key, len, choice, plan, &newest);
+  return rc == SDB_OK && goes_on(tp, place, newest) ? SDB_FULL : rc;
+}
+
+/* Puts the entry that `iter` stands at, made a restart, and all behind it before what the right page has. */
 static void fill_right(uint8_t *right, uint32_t entries, const struct tp_iter *iter) {
   const struct tp *tp = iter->tp;
-  uint32_t groups = tp->groups - iter->group, base = TP_BODY + TP_GROUP_BYTES * groups;
+  struct tp r;
+  uint8_t first[TP_MAX_ENTRY];
+  if (tp_open(&r, right, tp->size)) return;
+  uint32_t came = tp->groups - iter->group, groups = came + r.groups, base = TP_BODY + TP_GROUP_BYTES * groups;
+  uint32_t n = write_entry(first, 0, iter->key, iter->len, iter->value), length = n + tp->end - iter->next;
   uint8_t *starts = right + TP_BODY + 4 * groups;
-  uint32_t n = write_entry(right + base, 0, iter->key, iter->len, iter->value);
-  assert(base + n + tp->end - iter->next <= tp->size);
-  memcpy(right + base + n, tp->page + iter->next, tp->end - iter->next);
-  page_set_fill(right, base + n + tp->end - iter->next);
-  put16(right + TP_GROUPS, (uint16_t)groups);
+  assert(base + length + r.end - r.base <= tp->size);
+  memmove(right + base + length, right + r.base, r.end - r.base);
+  memmove(starts + 2 * came, tp_starts(&r), 2 * r.groups);
+  for (uint32_t g = came; g < groups; g++) put16(starts + 2 * g, (uint16_t)(get16(starts + 2 * g) + length));
   put16(starts, 0);
-  for (uint32_t g = 1; g < groups; g++) {
+  for (uint32_t g = 1; g < came; g++) {
     uint32_t start = tp->base + get16(tp_starts(tp) + 2 * (iter->group + g));
     put16(starts + 2 * g, (uint16_t)(start - iter->next + n));
   }
-  set_entries(right, entries, 0);
+  memcpy(right + base, first, n);
+  memcpy(right + base + n, tp->page + iter->next, tp->end - iter->next);
+  page_set_fill(right, base + length + r.end - r.base);
+  put16(right + TP_GROUPS, (uint16_t)groups);
+  set_entries(right, entries + r.entries, get16(right + TP_APPENDED));
   choose_columns(right, tp->size);
+}
+
+/* Groups of which something stands before `at`, which is in `group` or at its end. */
+static uint32_t groups_before(const struct tp *tp, uint32_t group, uint32_t at) {
+  uint32_t start, end;
+  return group + (group < tp->groups && tp_group_range(tp, group, &start, &end) && at > start);
 }
 
 /* Keeps what stands before `at`. */
 static void truncate_page(uint8_t *page, const struct tp *tp, uint32_t group, uint32_t at, uint32_t entries) {
-  uint32_t start, end, kept = group, length = at - tp->base;
-  if (group < tp->groups && tp_group_range(tp, group, &start, &end) && at > start) kept++;
+  uint32_t kept = groups_before(tp, group, at), length = at - tp->base;
   uint32_t base = TP_BODY + TP_GROUP_BYTES * kept;
   memmove(page + TP_BODY + 4 * kept, tp_starts(tp), 2 * kept);
   memmove(page + base, page + tp->base, length);
@@ -408,12 +511,19 @@ static void truncate_page(uint8_t *page, const struct tp *tp, uint32_t group, ui
   choose_columns(page, tp->size);
 }
 
+/* To the first entry that goes right. SDB_END: none does. */
+static int find_cut(struct tp_iter *iter, const struct tp *tp, const struct tp_split *plan) {
+  int rc;
+  tp_iter_start(iter, tp, plan->group);
+  while (!(rc = tp_iter_next(iter)) && iter->at != plan->at) continue;
+  return rc;
+}
+
 void tp_cut(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, uint32_t leftmost) {
   struct tp tp;
   struct tp_iter iter;
   int rc = tp_open(&tp, left, size);
-  tp_iter_start(&iter, &tp, plan->group);
-  while (!rc && !(rc = tp_iter_next(&iter)) && iter.at != plan->at) continue;
+  if (!rc) rc = find_cut(&iter, &tp, plan);
   if (!rc && plan->lifted) {
     leftmost = (uint32_t)iter.value;
     rc = tp_iter_next(&iter);
@@ -423,18 +533,63 @@ void tp_cut(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split 
   truncate_page(left, &tp, plan->group, plan->at, plan->left);
 }
 
-void tp_append(uint8_t *left, const uint8_t *right, uint32_t size) {
-  struct tp l, r;
-  if (tp_open(&l, left, size) || tp_open(&r, right, size) || r.groups == 0) return;
-  uint32_t groups = l.groups + r.groups, base = TP_BODY + TP_GROUP_BYTES * groups, length = l.end - l.base;
+void tp_give_right(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan) {
+  struct tp tp;
+  struct tp_iter iter;
+  if (tp_open(&tp, left, size)) return;
+  if (!find_cut(&iter, &tp, plan)) fill_right(right, tp.entries - plan->left, &iter);
+  truncate_page(left, &tp, plan->group, plan->at, plan->left);
+}
+
+/* Appends of `r`, whose keys are above, the first `came` groups, which take the first `more` bytes. */
+static void append(uint8_t *left, const struct tp *r, uint32_t came, uint32_t more, uint32_t entries) {
+  struct tp l;
+  if (tp_open(&l, left, r->size) || came == 0) return;
+  uint32_t groups = l.groups + came, base = TP_BODY + TP_GROUP_BYTES * groups, length = l.end - l.base;
   uint8_t *starts = left + TP_BODY + 4 * groups;
-  assert(base + length + r.end - r.base <= size);
+  assert(base + length + more <= r->size);
   memmove(left + base, left + l.base, length);
   memmove(starts, tp_starts(&l), 2 * l.groups);
-  for (uint32_t g = 0; g < r.groups; g++) put16(starts + 2 * (l.groups + g), (uint16_t)(length + get16(tp_starts(&r) + 2 * g)));
-  memcpy(left + base + length, right + r.base, r.end - r.base);
+  for (uint32_t g = 0; g < came; g++) put16(starts + 2 * (l.groups + g), (uint16_t)(length + get16(tp_starts(r) + 2 * g)));
+  memcpy(left + base + length, r->page + r->base, more);
   put16(left + TP_GROUPS, (uint16_t)groups);
-  page_set_fill(left, base + length + r.end - r.base);
-  set_entries(left, l.entries + r.entries, 0);
-  choose_columns(left, size);
+  page_set_fill(left, base + length + more);
+  set_entries(left, l.entries + entries, 0);
+  choose_columns(left, r->size);
+}
+
+void tp_append(uint8_t *left, const uint8_t *right, uint32_t size) {
+  struct tp r;
+  if (tp_open(&r, right, size)) return;
+  append(left, &r, r.groups, r.end - r.base, r.entries);
+}
+
+/* Keeps the entry that `iter` stands at, made a restart, and all behind it. */
+static void drop_before(uint8_t *page, const struct tp_iter *iter, uint32_t entries) {
+  uint8_t first[TP_MAX_ENTRY];
+  const struct tp *tp = iter->tp;
+  uint32_t groups = tp->groups - iter->group, base = TP_BODY + TP_GROUP_BYTES * groups, rest = tp->end - iter->next;
+  uint32_t n = write_entry(first, 0, iter->key, iter->len, iter->value);
+  uint8_t *starts = page + TP_BODY + 4 * groups;
+  assert(base + n + rest <= tp->size);
+  for (uint32_t g = 1; g < groups; g++) { /* starts go down, so each is read before it is written over */
+    uint32_t start = tp->base + get16(tp_starts(tp) + 2 * (iter->group + g));
+    put16(starts + 2 * g, (uint16_t)(start - iter->next + n));
+  }
+  put16(starts, 0);
+  memmove(page + base + n, page + iter->next, rest);
+  memcpy(page + base, first, n);
+  page_set_fill(page, base + n + rest);
+  put16(page + TP_GROUPS, (uint16_t)groups);
+  set_entries(page, entries, 0);
+  choose_columns(page, tp->size);
+}
+
+void tp_give_left(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan) {
+  struct tp tp;
+  struct tp_iter iter;
+  if (tp_open(&tp, right, size)) return;
+  append(left, &tp, groups_before(&tp, plan->group, plan->at), plan->at - tp.base, plan->left);
+  if (find_cut(&iter, &tp, plan)) tp_format(right, tp.level, tp_leftmost(&tp));
+  else drop_before(right, &iter, tp.entries - plan->left);
 }

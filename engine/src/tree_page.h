@@ -124,6 +124,9 @@ int tp_insert(uint8_t *page, uint32_t size, const struct tp_place *place, const 
 void tp_relieve(uint8_t *page, uint32_t size, uint32_t group);
 int tp_set_value(uint8_t *page, uint32_t size, const struct tp_place *place, uint64_t value, uint32_t *need);
 int tp_remove(uint8_t *page, uint32_t size, const struct tp_place *place);
+/* Gives the entry at `place` another key, which is between those of its neighbours on the page; between those in its own group is
+ * checked. */
+int tp_replace_key(uint8_t *page, uint32_t size, const struct tp_place *place, const uint8_t *key, uint32_t len);
 /* Inner page that has an entry and is sound: the leftmost child goes, the first entry's takes its place. */
 void tp_shift(uint8_t *page, uint32_t size);
 /* Makes room for `need` bytes by joining small groups. False, and no change, when that is not enough. */
@@ -134,6 +137,14 @@ void tp_join_all(uint8_t *page, uint32_t size);
 int tp_plan_split(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, struct tp_split *plan);
 /* Moves what goes right to an empty page (leftmost: its child if new_lifted). The page is one that tp_plan_split has checked. */
 void tp_cut(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan, uint32_t leftmost);
+/* The same for a leaf that shares with a neighbour, which has `before` bytes of keys below or `behind` bytes of keys above: both
+ * come to have about as much. SDB_FULL: that cannot be, or the key goes on with others that rise, which fill pages without gaps. */
+int tp_plan_share(const struct tp *tp, const struct tp_place *place, const uint8_t *key, uint32_t len, uint32_t before,
+                  uint32_t behind, struct tp_split *plan);
+/* Leaves: moves what goes right to the front of `right`, or what stays left to the end of `left`. The page is one that
+ * tp_plan_share has checked, the other is sound. */
+void tp_give_right(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan);
+void tp_give_left(uint8_t *left, uint8_t *right, uint32_t size, const struct tp_split *plan);
 /* Appends all of `right`, whose keys are above; both are sound and there is room. */
 void tp_append(uint8_t *left, const uint8_t *right, uint32_t size);
 

@@ -13,6 +13,7 @@
 #include "mock_pager.h"
 #include "seed.h"
 #include "tree.h"
+#include "tree_page.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SLOW 1
@@ -483,6 +484,209 @@ START_TEST(creation_faults) {
 }
 END_TEST
 
+/* --- Sharing: a full leaf gives entries to a neighbour ------------------------------------------------------------------------ */
+
+static double leaves_filled(const struct fixture *f) {
+  uint64_t used = 0, leaves = 0;
+  for (uint32_t i = 1; i < mock_limit(f->pager); i++) {
+    const uint8_t *page = mock_bytes(f->pager, i);
+    if (!page || page_kind(page) != PAGE_LEAF) continue;
+    used += page_fill(page);
+    leaves++;
+  }
+  return (double)used / ((double)leaves * page_size(f->pager));
+}
+
+/* Puts and removes in turns of their own: between a remove and the end of its turn nothing is shared. */
+START_TEST(sharing_keeps_all) {
+  enum { TURNS = 5 };
+  key_maker *make = key_makers[_i % KEY_MAKERS];
+  uint32_t puts = make == key_path || make == key_uuid ? 1500 : 400;
+  uint64_t views[TURNS];
+  struct model models[TURNS];
+  struct fixture f;
+  uint8_t key[TREE_MAX_KEY];
+  start();
+  set_up(&f, page_sizes[_i / KEY_MAKERS]);
+  for (int turn = 0; turn < TURNS; turn++) {
+    for (uint32_t i = 0; i < puts; i++) {
+      size_t len = make(key);
+      put(&f, key, len, random_value());
+    }
+    compare_all(&f, VIEW_HEAD);
+    if (turn == 0 && mock_pages(f.pager) > 20 && puts > 1000) ck_assert_double_gt(leaves_filled(&f), 0.7);
+    views[turn] = mock_publish(f.pager);
+    models[turn] = model_copy(&f.model);
+    mock_lock(f.pager);
+    for (uint32_t i = 0; i < puts / 2; i++) {
+      size_t len = some_key(&f.model, make, key);
+      take(&f, key, len);
+      tree_tidy(f.pager, f.root, key, len);
+    }
+    compare_all(&f, VIEW_HEAD);
+    mock_publish(f.pager);
+    mock_lock(f.pager);
+  }
+  for (int turn = 0; turn < TURNS; turn++) {
+    compare_all(&(struct fixture){f.pager, f.root, models[turn]}, views[turn]);
+    model_free(&models[turn]);
+  }
+  tear_down(&f);
+}
+END_TEST
+
+/* Every call of puts that share fails in turn. Those are found by the root having changed and, unless a split has helped where a
+ * call has failed only once, no page having come. */
+START_TEST(faults_while_sharing) {
+  key_maker *make = _i / 2 ? key_uuid : key_path;
+  struct fixture f;
+  uint8_t key[TREE_MAX_KEY], root[4096];
+  uint32_t shared = 0;
+  start();
+  set_up(&f, 4096);
+  for (uint32_t i = 0; i < 700; i++) put(&f, key, make(key), random_value());
+  for (uint32_t i = 0; shared < (SLOW ? 6 : 20); i++) {
+    ck_assert_uint_lt(i, 5000);
+    mock_publish(f.pager);
+    mock_lock(f.pager);
+    uint32_t pages = mock_pages(f.pager);
+    memcpy(root, mock_bytes(f.pager, f.root), sizeof root);
+    size_t len = make(key);
+    sweep(&f, true, key, len, _i % 2);
+    shared += (mock_pages(f.pager) == pages || _i % 2 == 0) && memcmp(root, mock_bytes(f.pager, f.root), sizeof root) != 0;
+  }
+  compare_all(&f, VIEW_HEAD);
+  tear_down(&f);
+}
+END_TEST
+
+/* Three leaves of keys with the beginnings a, b and c: the middle one full, the others as full as `others` says. */
+static void three_leaves(struct fixture *f, uint32_t others, uint32_t leaf[3]) {
+  uint8_t key[64];
+  set_up(f, 4096);
+  for (uint32_t i = 0; i < 3; i++) {
+    uint8_t *page;
+    ck_assert_int_eq(page_new(f->pager, PAGE_LEAF, &leaf[i], &page), SDB_OK);
+    tp_format(page, 0, 0);
+  }
+  ck_assert_int_eq(page_free(f->pager, get32(mock_bytes(f->pager, f->root) + 72)), SDB_OK);
+  tp_format(mock_bytes(f->pager, f->root), 1, leaf[0]);
+  for (uint32_t i = 1; i < 3; i++) {
+    struct tp tp;
+    struct tp_place place;
+    uint32_t need;
+    uint8_t separator = (uint8_t)('a' + i);
+    ck_assert_int_eq(tp_open(&tp, mock_bytes(f->pager, f->root), 4096), SDB_OK);
+    ck_assert_int_eq(tp_find(&tp, &separator, 1, &place), SDB_OK);
+    ck_assert_int_eq(tp_insert(mock_bytes(f->pager, f->root), 4096, &place, &separator, 1, leaf[i], &need), SDB_OK);
+  }
+  for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t n = 0; page_fill(mock_bytes(f->pager, leaf[i])) < (i == 1 ? 4096 - 40 : others); n++) {
+      size_t len =
+          (size_t)snprintf((char *)key, sizeof key, "%c%08u......", (char)('a' + i), (unsigned)(n * 7919 % 100000000 * 1000));
+      put(f, key, len, UINT64_C(1) << 39);
+    }
+  ck_assert_uint_eq(mock_pages(f->pager), 4);
+  compare_all(f, VIEW_HEAD);
+  mock_publish(f->pager);
+  mock_lock(f->pager);
+}
+
+/* Into the middle leaf, between keys that are there. */
+static size_t between(uint8_t *key, uint32_t n) {
+  return (size_t)snprintf((char *)key, 64, "b%08u+%03u", (unsigned)(7919 * (1 + n * 3)) * 1000, (unsigned)n);
+}
+
+START_TEST(gives_to_the_emptier) {
+  struct fixture f;
+  uint8_t key[64];
+  uint32_t leaf[3], before[3];
+  three_leaves(&f, 2000, leaf);
+  put(&f, key, (size_t)snprintf((char *)key, sizeof key, _i ? "a.more" : "c.more"), 5);
+  for (int i = 0; i < 3; i++) before[i] = page_fill(mock_bytes(f.pager, leaf[i]));
+  for (uint32_t n = 0; page_fill(mock_bytes(f.pager, leaf[1])) >= before[1]; n++) put(&f, key, between(key, n), 1);
+  ck_assert_uint_eq(mock_pages(f.pager), 4);
+  for (int i = 0; i < 3; i += 2) {
+    if ((i == 0) == (_i == 0)) ck_assert_uint_gt(page_fill(mock_bytes(f.pager, leaf[i])), before[i] + 500);
+    else ck_assert_uint_eq(page_fill(mock_bytes(f.pager, leaf[i])), before[i]);
+  }
+  compare_all(&f, VIEW_HEAD);
+  tear_down(&f);
+}
+END_TEST
+
+static uint8_t *middle_restart(uint8_t *page) {
+  uint32_t groups = get16(page + 66), starts = 84 + 4 * groups;
+  return page + starts + 2 * groups + get16(page + starts + groups / 2 * 2);
+}
+
+/* Damage beside it neither refuses what goes into a leaf nor gets anything of it. */
+START_TEST(damaged_neighbours) {
+  struct fixture f;
+  uint8_t key[64], damaged[2][4096];
+  uint32_t leaf[3], n;
+  three_leaves(&f, 2000, leaf);
+  uint8_t *page[2] = {mock_bytes(f.pager, leaf[0]), mock_bytes(f.pager, leaf[2])}, other[4096];
+  memcpy(other, page[0], sizeof other);
+  for (int i = 0; i < 2; i++) {
+    switch (_i) {
+      case 0: page[i][4] = PAGE_INNER; break;
+      case 1: page_set_fill(page[i], 5000); break;
+      case 2: *middle_restart(page[i]) = 3; break;                 /* it would leave out bytes */
+      case 3: memset(page[i] + 84 + 30, 0, 4096 - 84 - 30); break; /* all behind the first heads */
+      case 4:
+        memcpy(page[i] + 64, i ? other + 64 : page[1] + 64, 4096 - 64); /* whole, with keys that belong elsewhere */
+        page_set_fill(page[i], page_fill(i ? other : page[1]));
+        break;
+      default: put32(mock_bytes(f.pager, f.root) + 72, f.root); break; /* the leaf on the left is not one */
+    }
+  }
+  for (int i = 0; i < 2; i++) memcpy(damaged[i], page[i], 4096);
+  for (n = 0; n < 60; n++) {
+    size_t len = between(key, n);
+    mock_begin(f.pager);
+    ck_assert_int_eq(tree_put(f.pager, f.root, key, len, n + 1), SDB_OK);
+    mock_end(f.pager);
+  }
+  for (int i = 0; i < (_i < 5 ? 2 : 0); i++) ck_assert_mem_eq(mock_bytes(f.pager, leaf[2 * i]), damaged[i], 4096);
+  while (n-- > 0) {
+    uint64_t value;
+    ck_assert_int_eq(tree_get(f.pager, VIEW_HEAD, f.root, key, between(key, n), &value), SDB_OK);
+    ck_assert_uint_eq(value, n + 1);
+  }
+  model_free(&f.model);
+  mock_close(f.pager);
+}
+END_TEST
+
+/* What was removed, or got a shorter value, finds its room again although the leaf beside it overflowed meanwhile. */
+START_TEST(room_is_kept) {
+  struct fixture f;
+  uint8_t key[64];
+  struct entry gone[80];
+  uint32_t leaf[3], count = 0, n;
+  three_leaves(&f, 4096 - 40, leaf);
+  for (size_t i = 0; count < 80; i += 4) /* from both sides of the one that overflows */
+    if (f.model.entries[i].key[0] != 'b') gone[count++] = f.model.entries[i];
+  for (n = 0; n < count; n++) {
+    gone[n].key = memcpy(malloc(gone[n].len), gone[n].key, gone[n].len);
+    if (_i) put(&f, gone[n].key, gone[n].len, 1);
+    else take(&f, gone[n].key, gone[n].len);
+  }
+  for (n = 0; n < 30; n++) put(&f, key, between(key, n), 1);
+  ck_assert_uint_gt(mock_pages(f.pager), 4);
+  mock_fail(f.pager, MOCK_WRITE | MOCK_NEW, 1, true, SDB_FULL);
+  while (n-- > 0) take(&f, key, between(key, n));
+  while (count-- > 0) {
+    put(&f, gone[count].key, gone[count].len, gone[count].value);
+    free(gone[count].key);
+  }
+  mock_fail(f.pager, 0, 0, false, 0);
+  compare_all(&f, VIEW_HEAD);
+  tear_down(&f);
+}
+END_TEST
+
 /* A batch is undone backwards although no page can be had any more: neither new nor for writing. */
 START_TEST(undo_never_fails) {
   enum { STEPS = 40 };
@@ -723,6 +927,15 @@ int main(void) {
   tcase_add_loop_test(fault, undo_never_fails, 0, KEY_MAKERS);
   tcase_add_loop_test(fault, undo_in_a_crowded_leaf, 0, 2);
   suite_add_tcase(suite, fault);
+
+  TCase *sharing = tcase_create("sharing");
+  tcase_set_timeout(sharing, 300);
+  tcase_add_loop_test(sharing, sharing_keeps_all, 0, PAGE_SIZES * KEY_MAKERS);
+  tcase_add_loop_test(sharing, faults_while_sharing, 0, 4);
+  tcase_add_loop_test(sharing, gives_to_the_emptier, 0, 2);
+  tcase_add_loop_test(sharing, damaged_neighbours, 0, 6);
+  tcase_add_loop_test(sharing, room_is_kept, 0, 2);
+  suite_add_tcase(suite, sharing);
 
   TCase *damaged = tcase_create("damage");
   tcase_set_timeout(damaged, 300);

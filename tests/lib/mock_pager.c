@@ -32,6 +32,7 @@ struct pager {
   uint32_t unused_count;
   uint64_t version; /* published last */
   bool locked;
+  bool room_kept;
   bool strict;
   uint64_t operation;
   struct before *before;
@@ -99,6 +100,7 @@ void mock_lock(struct pager *pager) {
 
 uint64_t mock_publish(struct pager *pager) {
   demand(pager->locked, "published without the lock");
+  pager->room_kept = false;
   pager->locked = false;
   pager->version++;
   for (uint32_t i = 1; i < pager->limit; i++) {
@@ -175,6 +177,13 @@ int page_read(struct pager *pager, uint64_t view, uint32_t number, const uint8_t
   *page = frame->data;
   return SDB_OK;
 }
+
+void page_keep_room(struct pager *pager) {
+  demand(pager->locked, "page_keep_room without the lock");
+  pager->room_kept = true;
+}
+
+bool page_room_kept(const struct pager *pager) { return pager->room_kept; }
 
 static void remember(struct pager *pager, struct frame *frame) {
   if (!pager->strict || frame->operation == pager->operation) return;

@@ -162,6 +162,7 @@ __attribute__((format(printf, 2, 3))) static bool fail(model *m, const char *for
 /* "Nothing there": with a damaged log the engine must not say so, because it may have been in the lost part. */
 static bool nothing(sdb *db, int code, int plainly) {
   sdb_stats stats = {.size = sizeof stats};
+  if (code == SDB_OK) return false;
   return sdb_get_stats(db, &stats) == SDB_OK && code == (stats.log_damaged ? SDB_CORRUPT : plainly);
 }
 
@@ -596,19 +597,19 @@ static int search_of(const model *m, sdb *db, const sdb_cursor_options *options,
 
 static bool info_agrees(model *m, const document *d, unsigned index, const sdb_info *info) {
   const version *v = &d->body->versions[index];
-  const char *shown_path = shown(d->path, d->path_len);
-  if (info->version != v->number) return fail(m, "%s: version %u instead of %u", shown_path, info->version, v->number);
-  if (info->size != v->size)
-    return fail(m, "%s version %u: size %" PRIu64 " instead of %u", shown_path, v->number, info->size, v->size);
   uint32_t oldest = d->body->versions[d->body->count - 1].number;
-  if (index == 0 && info->oldest != oldest) return fail(m, "%s: oldest is %u instead of %u", shown_path, info->oldest, oldest);
-  if (index == 0 && info->expires_ms != d->body->expires_ms) return fail(m, "%s expires at %" PRIu64, shown_path, info->expires_ms);
-  if (index == 0 && info->names != d->body->name_count) return fail(m, "%s: %u names", shown_path, info->names);
-  if (!v->known) return true;
-  if (memcmp(info->id, v->info.id, sizeof info->id) != 0) return fail(m, "%s version %u: another id", shown_path, v->number);
-  if (info->time_ms != v->info.time_ms) return fail(m, "%s version %u: another time", shown_path, v->number);
-  if (info->digest != v->info.digest) return fail(m, "%s version %u: another digest", shown_path, v->number);
-  return true;
+  const char *wrong = NULL;
+  if (info->version != v->number) wrong = "version";
+  else if (info->size != v->size) wrong = "size";
+  else if (index == 0 && info->oldest != oldest) wrong = "oldest version";
+  else if (index == 0 && info->expires_ms != d->body->expires_ms) wrong = "time of expiry";
+  else if (index == 0 && info->names != d->body->name_count) wrong = "number of names";
+  else if (v->known && memcmp(info->id, v->info.id, sizeof info->id) != 0) wrong = "id";
+  else if (v->known && info->time_ms != v->info.time_ms) wrong = "time";
+  else if (v->known && info->digest != v->info.digest) wrong = "digest";
+  if (wrong == NULL) return true;
+  return fail(m, "%s version %u: another %s (version %u of %u, %" PRIu64 " of %u bytes, oldest %u of %u)",
+              shown(d->path, d->path_len), v->number, wrong, info->version, v->number, info->size, v->size, info->oldest, oldest);
 }
 
 static bool content_agrees(model *m, const document *d, unsigned index, uint64_t offset, const uint8_t *got, size_t len) {

@@ -16,7 +16,7 @@ typedef struct kind {
   int code;
 } kind;
 
-#define FIRST_CALLS 24u /* of a kind, which are all tried */
+#define FIRST_CALLS 8u /* of a kind, which are all tried */
 
 static sim *base_devices[BASES];
 static model *base_models[BASES];

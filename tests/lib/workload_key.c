@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
 /* workload_key.c - change of the key in the middle of random work: see workload.h. */
 #include <stdio.h>
+#include <string.h>
 
 #include "workload.h"
 
@@ -18,7 +19,7 @@ static bool broken(workload *w, const char *what, int code) {
 
 bool workload_change_key(workload *w) {
   const uint8_t *old = w->options.encryption_key, *new = old;
-  while (new == old) new = (const uint8_t *)keys[sim_random(&w->random) % KEYS];
+  while (memcmp(new, old, SDB_KEY_SIZE) == 0) new = (const uint8_t *)keys[sim_random(&w->random) % KEYS];
   int code = sdb_change_key(w->db, new);
   if (code == SDB_OK) {
     w->options.encryption_key = new;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* codec.c - CRC32C by ISA-L where it is there, else by a small table, four bits at a time. */
+/* codec.c - CRC32C by ISA-L where it is there, else by small tables, four bytes or, of what is short, four bits at a time. */
 #include "codec.h"
 
 #include <string.h>
 
+#include "bytes.h"
 #include "sdb/sdb.h"
 
 #if defined(SDB_HAVE_ISAL)
@@ -29,22 +30,47 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t len) {
 
 #define POLYNOMIAL 0x82F63B78u /* Castagnoli, bits reversed */
 
-/* Computed by the compiler, so that there is no table to initialise and no state. */
+/* Tables are made in each call, so that there is none to initialise and no state. The fast road is the library above. */
 #define BIT(c) (((c) >> 1) ^ (((c)&1u) ? POLYNOMIAL : 0u))
 static uint32_t step4(uint32_t c) { return c = BIT(c), c = BIT(c), c = BIT(c), BIT(c); }
 
-uint32_t crc32c(uint32_t crc, const void *data, size_t len) {
-  /* A nibble at a time: small and portable; the fast road is the library above. */
+enum { WORTH_TABLES = 1024 }; /* bytes: from here on making them is less than they save */
+
+/* A nibble at a time. */
+static uint32_t crc_short(uint32_t crc, const uint8_t *p, size_t len) {
   uint32_t table[16];
   for (uint32_t i = 0; i < 16; i++) table[i] = step4(i);
-  const uint8_t *p = data;
-  crc = ~crc;
   for (size_t i = 0; i < len; i++) {
     crc ^= p[i];
     crc = crc >> 4 ^ table[crc & 15];
     crc = crc >> 4 ^ table[crc & 15];
   }
-  return ~crc;
+  return crc;
+}
+
+/* Four bytes at a time: table[k] says what a byte becomes with k bytes behind it. Takes whole words. */
+static uint32_t crc_long(uint32_t crc, const uint8_t *p, size_t len) {
+  uint32_t table[4][256], c = 1;
+  table[0][0] = 0;
+  for (uint32_t bit = 128; bit > 0; bit >>= 1) {
+    c = BIT(c);
+    for (uint32_t i = 0; i < 256; i += 2 * bit) table[0][i + bit] = c ^ table[0][i];
+  }
+  for (unsigned k = 1; k < 4; k++)
+    for (unsigned i = 0; i < 256; i++) table[k][i] = table[k - 1][i] >> 8 ^ table[0][table[k - 1][i] & 255];
+  for (size_t i = 0; i < len; i += 4) {
+    crc ^= get32(p + i);
+    crc = table[3][crc & 255] ^ table[2][crc >> 8 & 255] ^ table[1][crc >> 16 & 255] ^ table[0][crc >> 24];
+  }
+  return crc;
+}
+
+uint32_t crc32c(uint32_t crc, const void *data, size_t len) {
+  const uint8_t *p = data;
+  size_t words = len < WORTH_TABLES ? 0 : len / 4 * 4;
+  crc = ~crc;
+  if (words > 0) crc = crc_long(crc, p, words);
+  return ~crc_short(crc, p + words, len - words);
 }
 
 #endif

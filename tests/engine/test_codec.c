@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later */
-/* test_codec.c - compression: what is stored smaller, what is left as it is, and what hostile bytes can do (nothing).
+/* test_codec.c - checksums; compression: what is stored smaller, what is left as it is, and what hostile bytes can do (nothing).
  *
  * Environment: SDB_SEED, SDB_SEEDS (seed.h).
  */
@@ -239,8 +239,36 @@ START_TEST(test_hostile_blocks) {
 }
 END_TEST
 
+/* A bit at a time, as its definition says. */
+static uint32_t plain_crc(const uint8_t *p, size_t len) {
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < len; i++) {
+    crc ^= p[i];
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0u);
+  }
+  return ~crc;
+}
+
+START_TEST(test_checksum) {
+  ck_assert_uint_eq(crc32c(0, "123456789", 9), 0xE3069283u);
+  fill(NOISE, 3, 70000);
+  for (size_t len = 0; len < 70000; len += len < 20 || (len > 1000 && len < 1050) ? 1 : 1 + len / 3) {
+    for (size_t from = 0; from < 5 && from <= len; from++) {
+      size_t half = len / 2;
+      uint32_t crc = plain_crc(content + from, len - from);
+      ck_assert_uint_eq(crc32c(0, content + from, len - from), crc);
+      ck_assert_uint_eq(crc32c_copy(0, got, content + from, len - from), crc);
+      if (from <= half) ck_assert_uint_eq(crc32c(crc32c(0, content + from, half - from), content + half, len - half), crc);
+    }
+  }
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("codec");
+  TCase *checksum = tcase_create("checksum");
+  tcase_add_test(checksum, test_checksum);
+  suite_add_tcase(suite, checksum);
   TCase *compression = tcase_create("compression");
   tcase_set_timeout(compression, 120);
   tcase_add_loop_test(compression, test_round_trips, 0, 5);

@@ -20,6 +20,7 @@ struct verify {
 
 static inline bool verify_bit(const uint8_t *bits, uint64_t i) { return bits[i >> 3] >> (i & 7) & 1; }
 static inline void verify_set(uint8_t *bits, uint64_t i) { bits[i >> 3] |= (uint8_t)(1u << (i & 7)); }
+static inline void verify_clear(uint8_t *bits, uint64_t i) { bits[i >> 3] &= (uint8_t) ~(1u << (i & 7)); }
 
 /* Counts a problem and tells it. */
 __attribute__((format(printf, 2, 3))) void verify_tell(struct verify *v, const char *format, ...);

@@ -314,6 +314,70 @@ START_TEST(test_forged_heads) {
 }
 END_TEST
 
+/* Somebody makes a file of heads that all lay claim to the same pages. Chunks: what is in those pages, and a last one that is not;
+ * `twice`: none, but the pages twice. */
+static void forge(sim *device, uint32_t page, run shared, const uint8_t *bytes, bool twice) {
+  static uint8_t head[PAGE];
+  uint32_t slices = shared.count * PAGE / SDB_CHUNK, chunks = twice ? 0 : slices + 2, runs = twice ? 3 : 2, sealed = 64;
+  uint32_t len = head_length(1, runs, chunks), kind = PAGE_EXTENT | 2 << 8 | UNIT_ENCRYPTED << 16;
+  ck_assert_uint_le(len, PAGE);
+  memset(head, 0, sizeof head);
+  put32(head + 4, kind);
+  put32(head + 8, page);
+  put32(head + 12, len);
+  put32(head + 64, chunks);
+  put32(head + 68, runs);
+  put32(head + 72, sealed);
+  uint8_t *at = head + 80 + sealed;
+  for (uint32_t i = 0; i < runs; i++, at += 8) {
+    put32(at, i ? shared.start : page);
+    put32(at + 4, i ? shared.count : 1);
+  }
+  for (uint32_t i = 0; i < chunks; i++, at += 8) {
+    const uint8_t *stored = i == 0 ? head + len : bytes + (size_t)(i - 1) * SDB_CHUNK;
+    uint32_t stored_len = i == 0 ? PAGE - len : SDB_CHUNK;
+    put32(at, i <= slices ? crc32c(0, stored, stored_len) : 1);
+    put32(at + 4, i <= slices ? stored_len : 1);
+  }
+  put32(head, crc32c(0, head + 4, len - 4));
+  ck_assert(sim_poke(device, NAME, (uint64_t)page * PAGE, head, PAGE));
+}
+
+START_TEST(test_many_heads) {
+  enum { SIZE = 4 << 20 };
+  static uint8_t bytes[SIZE + (1 << 20)];
+  uint8_t head[HEAD_PEEK];
+  char expected[160];
+  run_list found[2];
+  uint64_t random = 7;
+  sim *device = sim_new(3);
+  sdb *db = open_on(device);
+  for (unsigned i = 0; i < SIZE; i++) bytes[i] = (uint8_t)sim_random(&random);
+  for (unsigned path = 0; path < 2; path++) must(db, sdb_put(db, &path, sizeof path, bytes, SIZE, NULL, NULL), "put");
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  for (unsigned page = FIRST, i = 0; i < 2; page++) {
+    ck_assert(sim_peek(device, NAME, (uint64_t)page * PAGE, head, HEAD_PEEK));
+    i += head_peek(head, page, &found[i]);
+  }
+  run ours = found[0].runs[0], shared = found[1].runs[0];
+  ck_assert_uint_le(shared.count * PAGE, sizeof bytes);
+  ck_assert(sim_peek(device, NAME, (uint64_t)shared.start * PAGE, bytes, shared.count * PAGE));
+  forge(device, ours.start, shared, bytes, true);
+  sdb_options o = options_on(device, false);
+  sentences = 0;
+  ck_assert_int_eq(sdb_verify(NAME, &o, listen, NULL, NULL), SDB_OK);
+  ck_assert_uint_eq(sentences, 1); /* nobody has a page twice: it is no head */
+  snprintf(expected, sizeof expected, "physical pages %u to %u hold a large content whose head does not verify", ours.start,
+           ours.start + ours.count - 1);
+  ck_assert_str_eq(told[0], expected);
+  for (uint32_t i = 0; i < ours.count; i++) forge(device, ours.start + i, shared, bytes, false);
+  uint64_t before = sim_calls(device, SIM_READ);
+  ck_assert_uint_gt(verify(device, false).problems, 0);
+  ck_assert_uint_lt(sim_calls(device, SIM_READ) - before, 10000);
+  sim_free(device);
+}
+END_TEST
+
 /* --- Heads that do not fit into their first run ------------------------------------------------------------------------------- */
 
 enum { HOLE = 32000, HOLES = 90 };
@@ -388,6 +452,7 @@ int main(void) {
   tcase_add_test(contents, test_sentences);
   tcase_add_test(contents, test_unreadable);
   tcase_add_test(contents, test_forged_heads);
+  tcase_add_test(contents, test_many_heads);
   tcase_add_test(contents, test_head_in_pieces);
   suite_add_tcase(suite, contents);
   SRunner *runner = srunner_create(suite);

@@ -2,7 +2,7 @@
 /* apply.c - one decided operation, put into trees, table and heap: by commits and, from the log, by recovery (I5).
  *
  *     apply_...   does all of it or nothing: first everything is touched and allocated, then bytes change
- *     apply_undo  takes it back, as long as the writer's lock was not given up: it cannot fail. In the reverse order
+ *     apply_undo  takes it back, as long as the writer's lock was not given up: it does not fail (take_back). In the reverse order
  *     apply_end   once the log has it: what cannot be undone (runs change hands, pages are merged, a number is free)
  *
  * What no version points at afterwards goes to the ring of dropped records, from where `collect` takes the space back in small
@@ -181,11 +181,8 @@ static int expiry_remove(sdb *db, uint64_t ms, uint64_t document) {
 }
 
 static void expiry_undo(sdb *db, uint64_t now, uint64_t before, uint64_t document) {
-  int rc = expiry_remove(db, now, document);
-  assert(rc == SDB_OK);
-  rc = expiry_add(db, before, document);
-  assert(rc == SDB_OK);
-  (void)rc;
+  take_back(db, expiry_remove(db, now, document));
+  take_back(db, expiry_add(db, before, document));
 }
 
 static int expiry_change(sdb *db, uint64_t before, uint64_t after, uint64_t document) {

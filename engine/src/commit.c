@@ -27,6 +27,7 @@ void note_visible(sdb *db, uint64_t sequence) {
 }
 
 static void publish_open(sdb *db) {
+  if (atomic_load(&db->spoiled)) return;
   pager_publish(db->pager, pager_close_version(db->pager), db->last_sequence);
   note_visible(db, db->last_sequence);
   atomic_store(&db->lazy, false);
@@ -155,6 +156,10 @@ int commit_ready(sdb *db) {
                         ? "the log is damaged or could not be applied; the database is open for reading only until it is "
                           "repaired or a copy is restored"
                         : "the database is open for reading only");
+  if (atomic_load(&db->spoiled))
+    return env_fail(&db->e, SDB_SYNC_FAILED,
+                    "an earlier change could not be taken back, because its pages could not be read any more; nothing more is "
+                    "written until the database is opened again");
   if (atomic_load(&db->e.sync_failed))
     return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   if (log_started(db->log)) return SDB_OK;
@@ -399,11 +404,11 @@ static bool has_room(sdb *db, const struct commit *q) {
 
 /* Awaits the log's next segment. Its syncs take their time, and whoever makes lazy commits visible needs the writer's lock. */
 static int make_room(sdb *db, unsigned *slot) {
-  pager_leave(db->pager, *slot);
+  change_leave(db, *slot);
   pager_unlock(db->pager);
   int rc = log_prepare(db->log);
   pager_lock(db->pager);
-  *slot = pager_enter(db->pager);
+  *slot = change_enter(db);
   return rc;
 }
 
@@ -424,7 +429,7 @@ static int rehearse(sdb *db, struct commit *q, uint64_t now_ms, unsigned *slot) 
   if (rc != SDB_OK) return rc;
   undo_all(db, q, q->count);
   claims_take(db, q->ops, q->count);
-  pager_leave(db->pager, *slot);
+  change_leave(db, *slot);
   pager_unlock(db->pager);
   for (unsigned i = 0; rc == SDB_OK && i < q->count; i++) {
     struct change *c = &q->ops[i];
@@ -433,7 +438,7 @@ static int rehearse(sdb *db, struct commit *q, uint64_t now_ms, unsigned *slot) 
     q->failed = i;
   }
   pager_lock(db->pager);
-  *slot = pager_enter(db->pager);
+  *slot = change_enter(db);
   while (rc == SDB_OK && !has_room(db, q)) rc = make_room(db, slot);
   return rc == SDB_OK ? prepare(db, q) : rc;
 }
@@ -460,7 +465,7 @@ static void end_ops(sdb *db, const struct commit *q, bool done) {
 static int run_locked(sdb *db, struct commit *q, bool *changed) {
   uint64_t now_ms = db->e.storage->now_ms(db->e.storage->ctx) & 0xFFFFFFFFFFFFull;
   bool large = is_large(q);
-  unsigned slot = pager_enter(db->pager);
+  unsigned slot = change_enter(db);
   q->failed = q->count;
   int rc = wait_turn(db, q, &slot);
   if (rc == SDB_OK) rc = prepare(db, q);
@@ -475,7 +480,7 @@ static int run_locked(sdb *db, struct commit *q, bool *changed) {
   if (rc != SDB_OK) rc = trusted(db, slot, rc); /* a refusal may rest on zeros as well */
   end_ops(db, q, rc == SDB_OK);
   if (large) claims_release(db, q->ops, q->count);
-  pager_leave(db->pager, slot);
+  change_leave(db, slot);
   return rc;
 }
 

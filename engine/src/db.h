@@ -160,6 +160,7 @@ struct sdb {
   uint64_t last_sequence;   /* of the last commit appended */
   uint64_t last_durable;    /* of the last that asked for durability */
   uint64_t checkpoint_tail; /* log position of the last checkpoint */
+  atomic_bool spoiled;      /* a change could not be taken back: the open version is never shown, nothing more is written */
   atomic_bool lazy;         /* visible to whoever looks: the open version holds only commits that wait for no sync */
   atomic_uint beside;       /* so many commits are still published when they end, because readers came while one was made */
 
@@ -326,8 +327,9 @@ int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sd
 /* --- names.c: the paths of documents ------------------------------------------------------------------------------------------ */
 
 /* The writer's, inside pager_enter/leave. Both trees change, or none. A name that is added must not exist (look it up first), and
- * `document` is the one that it leads to. Each counts in the roots. Within the same stay in the pager every sequence of them can be
- * undone backwards, and that cannot fail. */
+ * `document` is the one that it leads to. Each counts in the roots. Within the same stay in the pager (change_enter) every sequence
+ * of them can be undone backwards, which takes neither memory nor reads from a file; where it fails all the same, because a mapped
+ * page cannot be had any more, the handle is done for (take_back). */
 int names_add(sdb *db, const void *path, size_t len, uint64_t document);
 int names_remove(sdb *db, const void *path, size_t len, uint64_t document); /* SDB_NOT_FOUND: there is no such path */
 void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document);
@@ -481,6 +483,23 @@ void publish_lazy(sdb *db);
 enum { COMMITS_BESIDE = 8 };
 /* A change of places only (cleaner): becomes visible with the next publication. Writer's lock held. */
 void note_unlogged(sdb *db);
+/* What became of a step back. Failed, the newest state is neither that before the change nor that after: nobody is shown it, and as
+ * after a failed sync nothing more is written; what was acknowledged is in the log. */
+static inline void take_back(sdb *db, int rc) {
+  if (rc == SDB_OK) return;
+  atomic_store(&db->spoiled, true);
+  atomic_store(&db->e.sync_failed, true);
+}
+/* A commit's stay in the pager, under the writer's lock: what it reads can be read again, so that it can be undone. */
+static inline unsigned change_enter(sdb *db) {
+  unsigned slot = pager_enter(db->pager);
+  pager_keep_begin(db->pager);
+  return slot;
+}
+static inline void change_leave(sdb *db, unsigned slot) {
+  pager_keep_end(db->pager);
+  pager_leave(db->pager, slot);
+}
 /* The writer's lock, and a stay in the pager. */
 static inline void writer_enter(sdb *db, unsigned *slot) {
   pager_lock(db->pager);

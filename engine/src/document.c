@@ -46,7 +46,8 @@ int trusted(sdb *db, unsigned slot, int rc) { return pager_faulted(db->pager, sl
 int reading_end(sdb *db, reading r, int rc) {
   rc = trusted(db, r.slot, rc);
   pager_leave(db->pager, r.slot);
-  return rc;
+  bool behind = atomic_load_explicit(&db->spoiled, memory_order_relaxed) && atomic_load(&db->lazy); /* of what was acknowledged */
+  return behind ? env_fail(&db->e, SDB_IO, "what was written last cannot be shown any more; open the database again") : rc;
 }
 
 uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence) {

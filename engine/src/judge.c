@@ -33,9 +33,9 @@ int claims_wait(sdb *db, struct change *ops, unsigned count, unsigned *slot) {
     if (rc != SDB_OK) return rc;
     if (!conflict) continue;
     if (!db->e.threads) return env_fail(&db->e, SDB_INTERNAL, "a large write of the same document is being committed");
-    pager_leave(db->pager, *slot); /* who waits holds nobody up */
+    change_leave(db, *slot); /* who waits holds nobody up */
     cond_wait(&db->claim_free, pager_mutex(db->pager));
-    *slot = pager_enter(db->pager);
+    *slot = change_enter(db);
     i = UINT32_MAX; /* from the first one again */
   }
   return SDB_OK;

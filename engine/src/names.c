@@ -86,7 +86,7 @@ static int path_put(sdb *db, const void *path, size_t len, uint64_t document) {
   if (rc == SDB_CORRUPT) names_note_damage(db, db->roots.path_tree);
   if (rc != SDB_OK || !db->roots.fresh_tree) return rc;
   rc = fresh_put(db, path, len, document);
-  if (rc != SDB_OK) tree_remove(db->pager, db->roots.path_tree, path, len);
+  if (rc != SDB_OK) take_back(db, tree_remove(db->pager, db->roots.path_tree, path, len));
   return rc;
 }
 
@@ -95,7 +95,7 @@ static int path_remove(sdb *db, const void *path, size_t len, uint64_t document)
   if (rc == SDB_CORRUPT) names_note_damage(db, db->roots.path_tree);
   if (rc != SDB_OK || !db->roots.fresh_tree) return rc;
   rc = fresh_remove(db, path, len);
-  if (rc != SDB_OK) tree_put(db->pager, db->roots.path_tree, path, len, document);
+  if (rc != SDB_OK) take_back(db, tree_put(db->pager, db->roots.path_tree, path, len, document));
   return rc;
 }
 
@@ -103,7 +103,7 @@ int names_add(sdb *db, const void *path, size_t len, uint64_t document) {
   int rc = path_put(db, path, len, document);
   if (rc == SDB_OK && follows(db)) {
     rc = suffix_put(db, path, len, document);
-    if (rc != SDB_OK) path_remove(db, path, len, document);
+    if (rc != SDB_OK) take_back(db, path_remove(db, path, len, document));
   }
   if (rc == SDB_OK) db->roots.names++;
   return rc;
@@ -125,7 +125,7 @@ int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
   if (follows(db)) {
     rc = suffix_remove(db, path, len, document);
     if (rc != SDB_OK) {
-      path_put(db, path, len, document);
+      take_back(db, path_put(db, path, len, document));
       return rc;
     }
   }
@@ -134,21 +134,17 @@ int names_remove(sdb *db, const void *path, size_t len, uint64_t document) {
 }
 
 void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document) {
-  int rc = names_remove(db, path, len, document);
-  assert(rc == SDB_OK);
-  (void)rc;
+  take_back(db, names_remove(db, path, len, document));
 }
 
 /* Where the entry of the suffix tree was missing before, it may be missing again: the building has not come by. */
 void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document) {
-  int rc = tree_put(db->pager, db->roots.path_tree, path, len, document);
-  assert(rc == SDB_OK);
+  take_back(db, tree_put(db->pager, db->roots.path_tree, path, len, document));
   if (db->roots.fresh_tree && fresh_put(db, path, len, document) != SDB_OK) names_give_up_fresh(db);
   if (follows(db)) {
-    rc = suffix_put(db, path, len, document);
-    assert(rc == SDB_OK || db->roots.suffix_built != SUFFIX_COMPLETE);
+    int rc = suffix_put(db, path, len, document);
+    if (db->roots.suffix_built == SUFFIX_COMPLETE) take_back(db, rc);
   }
-  (void)rc;
   db->roots.names++;
 }
 

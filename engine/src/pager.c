@@ -439,18 +439,29 @@ static int read_mapped(pager *p, uint32_t number, uint32_t place, uint8_t kind, 
   return SDB_OK;
 }
 
+/* Only the writer reads the newest state. */
+static inline bool keeps(const pager *p, uint64_t view) { return view == VIEW_HEAD && p->kept.on; }
+
 static int read_frame(pager *p, uint64_t view, struct frame *f, uint8_t kind, const uint8_t **page) {
   while (f && f->version > view) f = atomic_load_explicit(&f->older, memory_order_acquire);
   if (!f || f->kind == PAGE_FREE) return SDB_NOT_FOUND;
   if (kind && f->kind != kind) return SDB_INVALID;
   const uint8_t *data = atomic_load_explicit(&f->data, memory_order_acquire);
-  if (data) {
-    if (!p->mapped) cache_hit(p, f);
+  if (p->mapped && !data) return read_mapped(p, f->number, f->place, f->kind, page);
+  if (p->mapped) {
     *page = data;
     return SDB_OK;
   }
-  if (p->mapped) return read_mapped(p, f->number, f->place, f->kind, page);
-  return cache_load_older(p, f, page);
+  bool keep = keeps(p, view) && !f->dirty;
+  if (!data && keep) data = kept_find(p, f->number, f->place);
+  if (!data) {
+    int rc = cache_load_older(p, f, &data);
+    if (rc != SDB_OK) return rc;
+  } else {
+    cache_hit(p, f);
+  }
+  *page = data;
+  return keep ? kept_add(p, f->number, f->place, data) : SDB_OK;
 }
 
 /* The map's word of a page, when its chunk has been read in; else NULL. */
@@ -472,8 +483,9 @@ static int read_word(pager *p, uint64_t view, uint32_t number, uint8_t kind, con
     if (!word_is_place(w)) return read_frame(p, view, frame_of(w), kind, page);
     if (kind && kind_of(w) != kind) return SDB_INVALID;
     if (p->mapped) return read_mapped(p, number, place_of(w), kind_of(w), page);
+    if (keeps(p, view) && (*page = kept_find(p, number, place_of(w))) != NULL) return SDB_OK;
     rc = cache_load(p, &c->word[slot], w, number, page);
-    if (rc == SDB_OK) return SDB_OK;
+    if (rc == SDB_OK) return keeps(p, view) ? kept_add(p, number, place_of(w), *page) : SDB_OK;
     if (rc == SDB_END) rc = SDB_OK;
   }
   return rc;

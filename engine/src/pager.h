@@ -119,6 +119,11 @@ void pager_stock(pager *p);
 
 /* --- The writer --------------------------------------------------------------------------------------------------------------- */
 
+/* From here on, until the end or another begin, pages that the writer has read can be read again without memory and device,
+ * whatever is evicted meanwhile: who takes changes back goes the ways that he came. Within one stay in the pager. */
+void pager_keep_begin(struct pager *p);
+void pager_keep_end(struct pager *p);
+
 void pager_lock(pager *p);
 bool pager_try_lock(pager *p);
 /* As pager_lock, but false, and not taken, when the reason for it goes while it is waited for. */

@@ -153,6 +153,62 @@ int cache_load_older(pager *p, struct frame *f, const uint8_t **page) {
   return SDB_OK;
 }
 
+/* --- What the writer has read ------------------------------------------------------------------------------------------------- */
+
+static struct kept_page *kept_slot(struct kept_page *pages, size_t cap, uint64_t turn, uint32_t number) {
+  size_t i = (number * UINT32_C(2654435761)) & (cap - 1);
+  while (pages[i].turn == turn && pages[i].number != number) i = (i + 1) & (cap - 1);
+  return &pages[i];
+}
+
+static bool kept_grow(pager *p) {
+  struct kept *k = &p->kept;
+  size_t cap = 2 * k->cap;
+  struct kept_page *pages = mem_new(p->e, cap * sizeof *pages);
+  if (!pages) return false;
+  for (size_t i = 0; i < k->cap; i++)
+    if (k->pages[i].turn == k->turn) *kept_slot(pages, cap, k->turn, k->pages[i].number) = k->pages[i];
+  if (k->pages != k->first) mem_free(p->e, k->pages);
+  k->pages = pages;
+  k->cap = cap;
+  return true;
+}
+
+int kept_add(pager *p, uint32_t number, uint32_t place, const uint8_t *data) {
+  struct kept *k = &p->kept;
+  struct kept_page *at = kept_slot(k->pages, k->cap, k->turn, number);
+  if (at->turn != k->turn) {
+    if (2 * (k->count + 1) > k->cap && !kept_grow(p)) return env_fail(p->e, SDB_NO_MEMORY, "out of memory for what a change reads");
+    at = kept_slot(k->pages, k->cap, k->turn, number);
+    k->count++;
+  }
+  *at = (struct kept_page){number, place, k->turn, data};
+  return SDB_OK;
+}
+
+const uint8_t *kept_find(pager *p, uint32_t number, uint32_t place) {
+  struct kept *k = &p->kept;
+  const struct kept_page *at = kept_slot(k->pages, k->cap, k->turn, number);
+  return at->turn == k->turn && at->place == place ? at->data : NULL;
+}
+
+void pager_keep_begin(pager *p) {
+  struct kept *k = &p->kept;
+  if (p->mapped) return; /* what is mapped can be read */
+  if (!k->pages) k->pages = k->first, k->cap = KEPT_FIRST;
+  k->turn++;
+  k->count = 0;
+  k->on = true;
+}
+
+void pager_keep_end(pager *p) {
+  struct kept *k = &p->kept;
+  k->on = false;
+  if (k->pages == k->first) return;
+  mem_free(p->e, k->pages);
+  k->pages = NULL;
+}
+
 /* --- Reading ahead ------------------------------------------------------------------------------------------------------------ */
 
 bool pager_reads_ahead(const pager *p) { return !p->mapped && p->e->storage->prefetch; }

@@ -122,6 +122,20 @@ struct span {
   uint64_t from, to, bytes;
 };
 
+/* Clean pages that the writer has read in this stay, by number: a hash table with linear probing, entries of another turn are free.
+ * What is evicted keeps its memory until the stay ends, so it is enough to know where it is. */
+enum { KEPT_FIRST = 64 };
+struct kept {
+  struct kept_page {
+    uint32_t number, place;
+    uint64_t turn;
+    const uint8_t *data;
+  } * pages, first[KEPT_FIRST];
+  size_t cap, count;
+  uint64_t turn;
+  bool on;
+};
+
 struct pager {
   env *e;
   sdb_file *file;
@@ -137,6 +151,7 @@ struct pager {
 
   struct fair lock;       /* the writer's */
   bool room_kept;         /* page_keep_room was called since it was taken */
+  struct kept kept;       /* the writer's too */
   struct mutex load_lock; /* loading of groups and chunks; inside `lock`, never around it */
   struct mutex ring_lock; /* clean frames in the cache */
   struct mutex pin_lock;
@@ -306,6 +321,9 @@ void list_remove(struct frame_list *l, struct frame *f);
 /* pager_cache.c: without mapping, clean pages stay in memory as frames. */
 int cache_fill(pager *p, uint32_t number, uint32_t place, uint8_t kind, uint8_t *buf); /* the page from the device, verified */
 /* A clean page enters the cache as the frame of its word. SDB_END: the word has changed meanwhile, look again. */
+/* Notes a clean page that the writer has read; where it was noted, NULL: it was not. Writer's lock held, p->kept.on. */
+int kept_add(pager *p, uint32_t number, uint32_t place, const uint8_t *data);
+const uint8_t *kept_find(pager *p, uint32_t number, uint32_t place);
 int cache_load(pager *p, _Atomic uint64_t *word, uint64_t w, uint32_t number, const uint8_t **page);
 /* An older version whose bytes are only on disk. */
 int cache_load_older(pager *p, struct frame *f, const uint8_t **page);

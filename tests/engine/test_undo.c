@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later */
+/* test_undo.c - a batch that is refused is taken back whole, although memory runs out or the device fails meanwhile, in a cache
+ * that holds a part of the trees only. Every allocation and every read of the batch fails once, and from there on for good.
+ */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdb/sdb.h"
+#include "simulated.h"
+
+#define NAME "undo.sdb"
+enum { DOCUMENTS = 1500, OPERATIONS = 16 };
+
+static size_t path_of(unsigned i, char path[700]) {
+  size_t len = 60 + i * 37 % 500; /* long: few on a page, so the trees are deep */
+  int head = snprintf(path, 700, "/%05u/", i * 7919u % 100000u);
+  memset(path + head, 'a' + (int)(i % 7), len - (size_t)head);
+  return len;
+}
+
+static sdb_options options_on(const sim *device, bool encrypted) {
+  static const uint8_t key[SDB_KEY_SIZE] = "a key of thirty-two bytes, right";
+  sdb_options o;
+  sdb_options_init(&o);
+  o.storage = sim_storage(device);
+  o.threads = false;
+  o.use_mmap = false;
+  o.page_size = 4096;
+  o.page_cache_size = 64;
+  o.wal_segment_size = 1 << 20;
+  o.checkpoint_wal_bytes = 1 << 20;
+  o.encryption_key = encrypted ? key : NULL;
+  return o;
+}
+
+static sdb *open_on(const sim *device, bool encrypted) {
+  sdb_options o = options_on(device, encrypted);
+  sdb *db;
+  ck_assert_int_eq(sdb_open(NAME, &o, &db), SDB_OK);
+  return db;
+}
+
+static sim *base_of(bool encrypted) {
+  sim *device = sim_new(1);
+  sdb *db = open_on(device, encrypted);
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  o.durability = SDB_NONE;
+  for (unsigned i = 0; i < DOCUMENTS; i++) {
+    char path[700], name[700];
+    size_t len = path_of(i, path);
+    o.expires_ms = i % 5 ? 0 : UINT64_C(1) << 45;
+    ck_assert_int_eq(sdb_put(db, path, len, &i, sizeof i, &o, NULL), SDB_OK);
+    if (i % 4 == 0) ck_assert_int_eq(sdb_bind(db, path, len, name, path_of(DOCUMENTS + i, name), NULL, NULL), SDB_OK);
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  return device;
+}
+
+/* Things of every kind all over the trees, and at the end a condition that does not hold. */
+static int refused_batch(sdb *db) {
+  sdb_batch *batch;
+  int rc = sdb_batch_open(db, &batch);
+  if (rc != SDB_OK) return rc;
+  for (unsigned i = 0; rc == SDB_OK && i < OPERATIONS; i++) {
+    char path[700], name[700];
+    size_t len = path_of(i * 91, path), name_len = path_of(DOCUMENTS + i * 91, name);
+    switch (i % 4) {
+      case 0: rc = sdb_batch_delete(batch, path, len, SDB_ANY); break;
+      case 1: rc = sdb_batch_put(batch, path, len, "other", 5, NULL); break;
+      case 2: rc = sdb_batch_bind(batch, path, len, name, path_of(3 * DOCUMENTS + i, name), SDB_ANY); break;
+      default: rc = sdb_batch_put(batch, name, name_len, "new", 3, NULL);
+    }
+  }
+  if (rc == SDB_OK) rc = sdb_batch_expect(batch, "nothing", 7, 5);
+  if (rc == SDB_OK) return sdb_batch_commit(batch, NULL, NULL, 0, NULL);
+  sdb_batch_abort(batch);
+  return rc;
+}
+
+static void tell(void *user, const char *sentence) {
+  (void)user;
+  printf("  %s\n", sentence);
+}
+
+static void nothing_happened(sdb *db, const char *what, uint64_t nth) {
+  sdb_check_report report = {.size = sizeof report};
+  sdb_stats stats = {.size = sizeof stats};
+  ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
+  ck_assert_uint_eq(stats.documents, DOCUMENTS);
+  int code = sdb_check(db, tell, NULL, &report);
+  ck_assert_msg(code == SDB_OK && report.problems == 0, "%s %" PRIu64 ": check: code %d, %" PRIu64 " problems", what, nth, code,
+                report.problems);
+  ck_assert_uint_eq(report.documents, DOCUMENTS);
+  code = sdb_put(db, "after", 5, "it goes on", 10, NULL, NULL);
+  ck_assert_msg(code == SDB_OK, "%s %" PRIu64 ": a put afterwards: %s", what, nth, sdb_strerror(code));
+  ck_assert_int_eq(sdb_delete(db, "after", 5, NULL, NULL), SDB_OK);
+}
+
+static void sweep(const sim *base, bool encrypted, enum sim_kind kind, int fault, bool for_good, const char *what) {
+  uint64_t nth = 1, refused = 0;
+  for (bool struck = true; struck; nth++) {
+    sim *device = sim_clone(base, nth);
+    sdb *db = open_on(device, encrypted);
+    sim_fail(device, kind, nth, for_good, fault);
+    int code = refused_batch(db);
+    struck = sim_failed(device);
+    sim_fail_nothing(device);
+    ck_assert_msg(code == SDB_CONFLICT || (struck && (code == fault || code == SDB_IO)), "%s %" PRIu64 ": %s", what, nth,
+                  sdb_strerror(code));
+    refused += code == SDB_CONFLICT;
+    nothing_happened(db, what, nth);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    ck_assert_uint_eq(sim_allocations(device), 0);
+    sim_free(device);
+  }
+  printf("%s: %" PRIu64 " calls, refused all the same %" PRIu64 "\n", what, nth - 1, refused);
+  ck_assert_uint_gt(nth, OPERATIONS);
+}
+
+START_TEST(test_refused_batches) {
+  bool encrypted = _i & 1, for_good = _i & 2;
+  sim *base = base_of(encrypted);
+  sweep(base, encrypted, SIM_READ, SDB_IO, for_good, for_good ? "reads, for good" : "reads");
+  sweep(base, encrypted, SIM_ALLOC, SDB_NO_MEMORY, for_good, for_good ? "allocations, for good" : "allocations");
+  sim_free(base);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("undo");
+  TCase *batches = tcase_create("batches");
+  tcase_set_timeout(batches, 300);
+  tcase_add_loop_test(batches, test_refused_batches, 0, 4);
+  suite_add_tcase(suite, batches);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

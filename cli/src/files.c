@@ -97,7 +97,8 @@ int command_restore(cli *c) {
 
 /* --- Verify ------------------------------------------------------------------------------------------------------------------- */
 
-static int verify_file(cli *c, const char *name, const sdb_options *o, const char *message) {
+/* `verb`: what JSON says was done. */
+static int verify_file(cli *c, const char *verb, const char *name, const sdb_options *o, const char *message) {
   char documents[32], pages[32], problems[32];
   sdb_verify_report r = {.size = sizeof r};
   if (c->json) {
@@ -107,7 +108,7 @@ static int verify_file(cli *c, const char *name, const sdb_options *o, const cha
   int rc = sdb_verify(name, o, print_sentence, c, &r);
   if (c->json) {
     json_texts_end();
-    json_bool("verified", rc == SDB_OK);
+    json_bool(verb, rc == SDB_OK);
     if (rc == SDB_OK) {
       json_number("problems", r.problems);
       json_bool("contents", r.contents);
@@ -136,7 +137,7 @@ int command_verify(cli *c) {
   sdb_key key;
   int code = options_for(c, &o, &key, message);
   if (code != EXIT_DONE) return code;
-  code = verify_file(c, c->first, &o, message);
+  code = verify_file(c, "verified", c->first, &o, message);
   sdb_key_wipe(&key);
   return code;
 }
@@ -188,7 +189,7 @@ int command_check(cli *c) {
     code = check_open(c, db);
     (void)sdb_close(db); /* read-only: there is nothing to lose */
   } else {
-    code = rc == SDB_WRONG_KEY && !key.given ? verify_file(c, c->database, &o, message) : failed(rc, message);
+    code = rc == SDB_WRONG_KEY && !key.given ? verify_file(c, "checked", c->database, &o, message) : failed(rc, message);
   }
   sdb_key_wipe(&key);
   return code;

@@ -44,6 +44,8 @@ head -c 300000 /dev/urandom >"$work/large"
 here 'a large one' 0 --key-file "$work/key.raw" insert /large "$work/large"
 here 'check without the key' 0 check
 printed 'check without the key: says what it did not do' 'problems 0; only checksums were judged'
+here 'check without the key, as JSON' 0 --json check
+json 'check without the key, as JSON' '.[0] | .checked and .problems == 0 and (.contents | not)'
 here 'check with another key' 1 --key-file "$work/key.new" check
 runs 'verify without the key' 0 --json verify "$work/secret.sdb"
 json 'verify without the key' '.[0] | .verified and .problems == 0 and (.contents | not)'

@@ -139,7 +139,8 @@ typedef struct sdb_options {
                                         on to it what it does not know. */
   bool threads;                      /* true: background work in a thread of the engine; false: in commits and sdb_step() */
   uint32_t page_size;                /* 8,192; a power of two, 4,096 to 65,536; used at creation */
-  uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64 */
+  uint32_t page_cache_size;          /* 2,048 pages, clean and dirty together; at least 64. A sixteenth of it, at most 128, is kept
+                                        ready beside that */
   bool suffix_index;             /* true: an index for searching by suffix, made in the background where there is none; false: one
                                     that is there is dropped. See sdb_cursor_open() */
   uint32_t versions_to_keep;     /* 2: 1 to 255 readable versions of a document; counts for what is put from now on. Above 2 a

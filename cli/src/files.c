@@ -32,6 +32,19 @@ static void print_sentence(void *user, const char *sentence) {
   else printf("problem: %s\n", text_printable((bytes){(const uint8_t *)sentence, strlen(sentence)}, text, sizeof text));
 }
 
+/* The object that --json prints begins with the sentences, and with what was done: `verb`. */
+static void sentences_begin(const cli *c) {
+  if (!c->json) return;
+  json_begin();
+  json_texts_begin("sentences");
+}
+
+static void sentences_end(const cli *c, const char *verb, bool done) {
+  if (!c->json) return;
+  json_texts_end();
+  json_bool(verb, done);
+}
+
 /* --- Copies ------------------------------------------------------------------------------------------------------------------- */
 
 static void print_copy(const cli *c, const char *verb, const char *name, const sdb_copy_report *r) {
@@ -97,30 +110,23 @@ int command_restore(cli *c) {
 
 /* --- Verify ------------------------------------------------------------------------------------------------------------------- */
 
-/* `verb`: what JSON says was done. */
 static int verify_file(cli *c, const char *verb, const char *name, const sdb_options *o, const char *message) {
   char documents[32], pages[32], problems[32];
   sdb_verify_report r = {.size = sizeof r};
-  if (c->json) {
-    json_begin();
-    json_texts_begin("sentences");
-  }
+  sentences_begin(c);
   int rc = sdb_verify(name, o, print_sentence, c, &r);
-  if (c->json) {
-    json_texts_end();
-    json_bool(verb, rc == SDB_OK);
-    if (rc == SDB_OK) {
-      json_number("problems", r.problems);
-      json_bool("contents", r.contents);
-      json_bool("clean", r.clean);
-      json_number("sequence", r.sequence);
-      json_number("pages", r.pages);
-      json_number("documents", r.documents);
-      json_number("versions", r.versions);
-      json_number("bytes", r.bytes);
-    }
-    json_end();
+  sentences_end(c, verb, rc == SDB_OK);
+  if (c->json && rc == SDB_OK) {
+    json_number("problems", r.problems);
+    json_bool("contents", r.contents);
+    json_bool("clean", r.clean);
+    json_number("sequence", r.sequence);
+    json_number("pages", r.pages);
+    json_number("documents", r.documents);
+    json_number("versions", r.versions);
+    json_number("bytes", r.bytes);
   }
+  if (c->json) json_end();
   if (rc != SDB_OK) return failed(rc, message);
   if (!c->json) {
     printf("%s: pages %s, documents %s, problems %s%s%s\n", name, text_number(r.pages, pages), text_number(r.documents, documents),
@@ -147,25 +153,19 @@ int command_verify(cli *c) {
 static int check_open(cli *c, sdb *db) {
   char message[CLI_MESSAGE] = "";
   sdb_check_report r = {.size = sizeof r};
-  if (c->json) {
-    json_begin();
-    json_texts_begin("sentences");
-  }
+  sentences_begin(c);
   int rc = sdb_check(db, print_sentence, c, &r);
   if (rc != SDB_OK) sdb_message(db, message, sizeof message);
-  if (c->json) {
-    json_texts_end();
-    json_bool("checked", rc == SDB_OK);
-    if (rc == SDB_OK) {
-      json_number("problems", r.problems);
-      json_number("pages", r.pages);
-      json_number("free_pages", r.free_pages);
-      json_number("documents", r.documents);
-      json_number("versions", r.versions);
-      json_number("bytes", r.bytes);
-    }
-    json_end();
+  sentences_end(c, "checked", rc == SDB_OK);
+  if (c->json && rc == SDB_OK) {
+    json_number("problems", r.problems);
+    json_number("pages", r.pages);
+    json_number("free_pages", r.free_pages);
+    json_number("documents", r.documents);
+    json_number("versions", r.versions);
+    json_number("bytes", r.bytes);
   }
+  if (c->json) json_end();
   if (rc != SDB_OK) return failed(rc, message);
   if (!c->json) {
     char documents[32], pages[32], size[16], problems[32];
@@ -220,27 +220,21 @@ int command_repair(cli *c) {
   }
   int code = options_for(c, &o, &key, message);
   if (code != EXIT_DONE) return code;
-  if (c->json) {
-    json_begin();
-    json_texts_begin("sentences");
-  }
+  sentences_begin(c);
   int rc = sdb_repair(c->first, c->output, &o, print_item, c, &r);
   sdb_key_wipe(&key);
-  if (c->json) {
-    json_texts_end();
-    json_bool("repaired", rc == SDB_OK);
-    if (rc == SDB_OK) {
-      json_text("file", c->output);
-      json_bool("header_found", r.header_found);
-      json_bool("opened", r.opened);
-      json_number("documents", r.documents);
-      json_number("versions", r.versions);
-      json_number("bytes", r.bytes);
-      json_number("lost", r.lost);
-      json_number("possibly_deleted", r.doubtful);
-    }
-    json_end();
+  sentences_end(c, "repaired", rc == SDB_OK);
+  if (c->json && rc == SDB_OK) {
+    json_text("file", c->output);
+    json_bool("header_found", r.header_found);
+    json_bool("opened", r.opened);
+    json_number("documents", r.documents);
+    json_number("versions", r.versions);
+    json_number("bytes", r.bytes);
+    json_number("lost", r.lost);
+    json_number("possibly_deleted", r.doubtful);
   }
+  if (c->json) json_end();
   if (rc != SDB_OK) return failed(rc, message);
   if (!c->json)
     printf("%s: saved documents %s (%s), lost %s, possibly deleted %s\n", c->output, text_number(r.documents, documents),

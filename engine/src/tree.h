@@ -25,7 +25,7 @@ int tree_put(struct pager *pager, uint32_t root, const void *key, size_t len, ui
 
 /* SDB_NOT_FOUND. Frees nothing and merges nothing, so that a tree_put of the same key before the commit lock is given up, to undo
  * it, cannot fail (until then leaves do not share room); nor can a tree_remove of a key just put. A whole sequence is undone
- * backwards. Both hold as long as the caller has not left the pager since, so that the pages above the leaf are still readable. */
+ * backwards. Both hold in one stay in the pager that keeps what is read (pager_keep_begin): then the way to the leaf is there. */
 int tree_remove(struct pager *pager, uint32_t root, const void *key, size_t len);
 
 /* After a remove that stands: merges the leaf that would hold `key` with a neighbour, or unlinks it, where little is left. Best

@@ -176,9 +176,10 @@ int cursor_open(sdb *db, const sdb_snapshot *at, const sdb_cursor_options *o, sd
   c->spent = 0;
   c->batch = o->limit && o->limit < BATCH ? (unsigned)o->limit : FIRST_BATCH;
   c->next = c->count = 0;
-  c->view = reading_pin(db, at, NULL);
+  c->view = 0;
   c->now_ms = at ? at->now_ms : 0;
-  rc = c->view ? choose(c, o, &root) : SDB_NO_MEMORY;
+  rc = reading_pin(db, at, &c->view, NULL);
+  if (rc == SDB_OK) rc = choose(c, o, &root);
   if (rc != SDB_OK) {
     sdb_cursor_close(c);
     return rc;

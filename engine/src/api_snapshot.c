@@ -9,10 +9,10 @@ int sdb_snapshot_open(sdb *db, sdb_snapshot **out) {
   sdb_snapshot *s = mem_new(&db->e, sizeof *s);
   if (!s) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a snapshot");
   s->db = db;
-  s->view = reading_pin(db, NULL, &s->sequence);
-  if (!s->view) {
+  rc = reading_pin(db, NULL, &s->view, &s->sequence);
+  if (rc != SDB_OK) {
     mem_free(&db->e, s);
-    return SDB_NO_MEMORY;
+    return rc;
   }
   s->now_ms = st->now_ms(st->ctx);
   atomic_fetch_add(&db->snapshots, 1);

@@ -40,8 +40,7 @@ int reader_open(sdb *db, const sdb_snapshot *at, const void *path, size_t path_l
   sdb_reader *r = mem_new(&db->e, sizeof *r);
   if (!r) return env_fail(&db->e, SDB_NO_MEMORY, "out of memory for a reader");
   r->db = db;
-  r->view = reading_pin(db, at, NULL);
-  rc = r->view ? SDB_OK : SDB_NO_MEMORY;
+  rc = reading_pin(db, at, &r->view, NULL);
   if (rc == SDB_OK) {
     unsigned slot = pager_enter(db->pager);
     rc = trusted(db, slot, reader_fill(r, at ? at->now_ms : 0, path, path_len, version));

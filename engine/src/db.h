@@ -299,15 +299,17 @@ struct sdb_snapshot {
 typedef struct reading {
   unsigned slot;
   uint64_t view, now_ms; /* now_ms 0: the clock's, if anybody asks */
+  bool behind;           /* the newest state was asked for and cannot be shown any more (take_back) */
 } reading;
 reading reading_begin(sdb *db, const sdb_snapshot *at);
-/* Returns what to answer: `rc`, or SDB_IO when a mapped page failed meanwhile, so that what was seen may be zeros. */
+/* Returns what to answer: `rc`, or SDB_IO when a mapped page failed meanwhile, so that what was seen may be zeros, and when what
+ * was seen is older than what was acknowledged. */
 SDB_MUST_USE int reading_end(sdb *db, reading r, int rc);
 /* The same for other stays in the pager, before it is left. */
 SDB_MUST_USE int trusted(sdb *db, unsigned slot, int rc);
 /* The same for what outlives one stay in the pager (cursors, readers): pins it. `sequence` may be NULL: the last commit it
- * contains. 0: out of memory, which is said. */
-uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence);
+ * contains. SDB_NO_MEMORY, SDB_IO (as reading_end). */
+int reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *view, uint64_t *sequence);
 
 /* --- api.c, api_stream.c, api_cursor.c: every read there is, of now (at NULL) or of a snapshot -------------------------------- */
 

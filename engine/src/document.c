@@ -33,11 +33,19 @@ static void show_waiting(sdb *db) {
   pager_unlock(db->pager);
 }
 
+/* Is the newest state that can be shown older than what was acknowledged? */
+static bool is_behind(sdb *db) { return atomic_load_explicit(&db->spoiled, memory_order_relaxed) && atomic_load(&db->lazy); }
+
+static int fail_behind(sdb *db) {
+  return env_fail(&db->e, SDB_IO, "what was written last cannot be shown any more; open the database again");
+}
+
 reading reading_begin(sdb *db, const sdb_snapshot *at) {
   if (!at) show_waiting(db);
   reading r = {.slot = pager_enter(db->pager)};
   r.view = at ? at->view : pager_published(db->pager);
   r.now_ms = at ? at->now_ms : 0;
+  r.behind = !at && is_behind(db);
   return r;
 }
 
@@ -46,20 +54,20 @@ int trusted(sdb *db, unsigned slot, int rc) { return pager_faulted(db->pager, sl
 int reading_end(sdb *db, reading r, int rc) {
   rc = trusted(db, r.slot, rc);
   pager_leave(db->pager, r.slot);
-  bool behind = atomic_load_explicit(&db->spoiled, memory_order_relaxed) && atomic_load(&db->lazy); /* of what was acknowledged */
-  return behind ? env_fail(&db->e, SDB_IO, "what was written last cannot be shown any more; open the database again") : rc;
+  return r.behind ? fail_behind(db) : rc;
 }
 
-uint64_t reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *sequence) {
+int reading_pin(sdb *db, const sdb_snapshot *at, uint64_t *view, uint64_t *sequence) {
   if (at) {
     pager_pin_again(db->pager, at->view);
     if (sequence) *sequence = at->sequence;
-    return at->view;
+    *view = at->view;
+    return SDB_OK;
   }
   show_waiting(db);
-  uint64_t view = pager_pin(db->pager, sequence);
-  if (!view) env_fail(&db->e, SDB_NO_MEMORY, "out of memory for keeping a state readable");
-  return view;
+  if (is_behind(db)) return fail_behind(db);
+  *view = pager_pin(db->pager, sequence);
+  return *view ? SDB_OK : env_fail(&db->e, SDB_NO_MEMORY, "out of memory for keeping a state readable");
 }
 
 static int wrong_record(sdb *db, uint64_t document) {

@@ -19,8 +19,8 @@
  *     only read may stand beside each other.
  *   - SDB_NONE may lose every commit since the last flush or checkpoint in a crash, SDB_BUFFERED those of the last
  *     `buffered_interval_ms`. Neither loses order: what survives is the state at some moment, whole.
- *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on. Close and open
- * again.
+ *   - After SDB_SYNC_FAILED nothing more is written by the handle (the device's state is unknown). Reads go on; they answer SDB_IO
+ *     when what was acknowledged last cannot be shown. Close and open again.
  *   - SDB_CORRUPT names damage that was found. While the log is damaged, or could not be applied because the data file is
  *     (sdb_stats.log_damaged), what could be is served, nothing is written, and SDB_CORRUPT also stands for "not found": what is
  *     missing may be in the rest.

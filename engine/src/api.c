@@ -325,6 +325,21 @@ int sdb_open(const char *name, const sdb_options *options, sdb **out) {
   return SDB_OK;
 }
 
+static THREAD_LOCAL const struct inside *inside; /* the innermost */
+
+void inside_begin(struct inside *here, const sdb *db) {
+  *here = (struct inside){.db = db, .outer = inside};
+  inside = here;
+}
+
+void inside_end(const struct inside *here) { inside = here->outer; }
+
+static bool inside_of(const sdb *db) {
+  const struct inside *i = inside;
+  while (i && i->db != db) i = i->outer;
+  return i != NULL;
+}
+
 int sdb_close(sdb *db) {
   if (!db) return SDB_OK;
   int rc = handle_check(db);
@@ -332,6 +347,8 @@ int sdb_close(sdb *db) {
     db->e.storage->close(db->file);
     return rc;
   }
+  if (inside_of(db))
+    return env_fail(&db->e, SDB_INVALID, "a callback cannot close the database that calls it; close it when it has returned");
   async_stop(db); /* first: callbacks that still run find the database as it ever was */
   work_stop(db);
   if (!db->read_only && atomic_load(&db->e.sync_failed)) rc = SDB_SYNC_FAILED;

@@ -68,7 +68,10 @@ static struct request *take(struct async *a, sdb_request number) {
 /* Calls back for a request that was taken out. The lock is held before and after, not meanwhile. */
 static void finish(sdb *db, struct request *r, int code, void *data, size_t size, const sdb_info *info) {
   struct async *a = &db->async;
+  struct inside here;
+  inside_begin(&here, db);
   r->callback(r->user, code, data, size, info);
+  inside_end(&here);
   mem_free(&db->e, r);
   mutex_lock(&a->lock);
   a->running--;

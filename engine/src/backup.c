@@ -100,7 +100,10 @@ int sdb_backup(sdb *db, const char *destination, const sdb_copy_options *options
   storage_adopt(&calls, o.storage ? o.storage : db->e.storage);
   env e = {.storage = &calls};
   mutex_init(&e.message_lock);
+  struct inside here;
+  inside_begin(&here, db);
   rc = backup(db, &e, destination, &o, report);
+  inside_end(&here);
   if (rc != SDB_OK && e.message[0]) env_fail(&db->e, rc == SDB_CORRUPT ? SDB_OK : rc, "%s", e.message);
   mutex_destroy(&e.message_lock);
   return rc;

@@ -559,6 +559,17 @@ int clean_page(sdb *db, unsigned slot, uint32_t number);
 /* At most about `budget` pages of a round. Any thread, without the writer's lock. */
 int clean_step(sdb *db, unsigned budget, bool *more);
 
+/* --- api.c: calls that call back ---------------------------------------------------------------------------------------------- */
+
+/* A thread is in a call that calls back and that sdb_close() waits for or must not take the database from: closed in there, it
+ * would wait for itself. Lives on the caller's stack; begins and ends nest. */
+struct inside {
+  const sdb *db;
+  const struct inside *outer;
+};
+void inside_begin(struct inside *here, const sdb *db);
+void inside_end(const struct inside *here);
+
 /* --- api_async.c -------------------------------------------------------------------------------------------------------------- */
 
 void async_init(sdb *db);

@@ -22,6 +22,7 @@
 #include <unistd.h>
 #endif
 
+#define THREAD_LOCAL _Thread_local
 struct mutex {
   pthread_mutex_t m;
 };
@@ -188,6 +189,7 @@ static inline uintptr_t thread_hint(void) { return (uintptr_t)pthread_self(); }
 #else
 #include <stdatomic.h>
 
+#define THREAD_LOCAL
 struct mutex {
   char none;
 };

@@ -181,6 +181,32 @@ START_TEST(test_queue_is_bounded) {
 }
 END_TEST
 
+static void close_it(void *user, int code, void *data, size_t size, const sdb_info *info) {
+  (void)size, (void)info;
+  ck_assert_int_eq(code, user ? SDB_OK : SDB_CANCELLED);
+  sdb_free(db, data);
+  callbacks++;
+  ck_assert_int_eq(sdb_close(db), SDB_INVALID);
+  char sentence[256];
+  sdb_message(db, sentence, sizeof sentence);
+  ck_assert_ptr_nonnull(strstr(sentence, "callback"));
+}
+
+/* Whoever calls back: a step, one who cancels, a close. The handle stays good. */
+START_TEST(test_callbacks_do_not_close) {
+  sdb_request request;
+  ck_assert_int_eq(sdb_get_async(db, "/d/1", 4, SDB_CURRENT, close_it, &request, NULL), SDB_OK);
+  ck_assert(!step(1));
+  ck_assert_int_eq(sdb_get_async(db, "/d/1", 4, SDB_CURRENT, close_it, NULL, &request), SDB_OK);
+  ck_assert_int_eq(sdb_async_cancel(db, request), SDB_OK);
+  ck_assert_int_eq(sdb_put(db, "/d/1", 4, "x", 1, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_get_async(db, "/d/1", 4, SDB_CURRENT, close_it, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  ck_assert_uint_eq(callbacks, 3);
+  open_database(false);
+}
+END_TEST
+
 /* Answered with SDB_CANCELLED before close returns; a callback that asks for more is refused. */
 START_TEST(test_close_cancels) {
   told t[3] = {{0}}, second = {0};
@@ -297,6 +323,7 @@ int main(void) {
   tcase_add_test(t, test_cancel);
   tcase_add_test(t, test_queue_is_bounded);
   tcase_add_test(t, test_close_cancels);
+  tcase_add_test(t, test_callbacks_do_not_close);
   tcase_add_test(t, test_callbacks_use_the_database);
   tcase_add_test(t, test_what_is_read);
   tcase_add_test(t, test_wrong_arguments);

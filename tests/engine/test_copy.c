@@ -144,6 +144,12 @@ START_TEST(test_frozen_space_comes_back) {
 }
 END_TEST
 
+static bool close_it(void *user, uint64_t done, uint64_t total) {
+  (void)done, (void)total;
+  ck_assert_int_eq(sdb_close(user), SDB_INVALID);
+  return true;
+}
+
 static bool never(void *user, uint64_t done, uint64_t total) {
   (void)user, (void)done, (void)total;
   return false;
@@ -162,9 +168,11 @@ START_TEST(test_refusals) {
   ck_assert(!exists(device, COPY) && !exists(device, COPY ".new"));
   ck_assert_int_eq(sdb_backup(w.db, COPY, NULL, NULL), SDB_OK);
   ck_assert_int_eq(sdb_backup(w.db, COPY, NULL, NULL), SDB_EXISTS);
-  o.progress = NULL;
   o.replace = true;
+  o.progress = close_it;
+  o.user = w.db;
   ck_assert_int_eq(sdb_backup(w.db, COPY, &o, NULL), SDB_OK);
+  o.progress = NULL;
   o.replace = false;
   o.storage = sim_storage(device);
   ck_assert_int_eq(sdb_restore(COPY, WORKLOAD_NAME, &o, NULL), SDB_EXISTS);

@@ -32,7 +32,8 @@ typedef struct sdb_copy_options {
   const uint8_t *encryption_key; /* of an encrypted database, SDB_KEY_SIZE bytes: only so that `verify` judges documents too. NULL:
                                     it judges checksums */
   /* Called before the first page and after about each megabyte with the bytes copied so far and in all; false cancels
-   * (SDB_CANCELLED). May be slow, to make the copy slower. May use the database, but not close it. NULL: none. */
+   * (SDB_CANCELLED). May be slow, to make the copy slower. May use the database, but not close it (sdb_close() answers
+   * SDB_INVALID). NULL: none. */
   bool (*progress)(void *user, uint64_t done, uint64_t total);
   void *user;
   char *message; /* restore: where the sentence goes when it fails; may be NULL */

@@ -187,7 +187,9 @@ SDB_API void sdb_options_init(sdb_options *options);
 SDB_API SDB_MUST_USE int sdb_open(const char *name, const sdb_options *options, sdb **db);
 
 /* Finishes background work, checkpoints and closes; afterwards the data file alone is the database. Takes NULL. The handle is gone
- * whatever is returned; an error means that the last checkpoint did not succeed, which loses nothing: the next open recovers. */
+ * whatever is returned; an error means that the last checkpoint did not succeed, which loses nothing: the next open recovers. But
+ * for SDB_INVALID: a callback of sdb_get_async() or sdb_backup() has called it; nothing has happened and the handle is as it was.
+ */
 SDB_API int sdb_close(sdb *db);
 
 /* --- Encryption ---------------------------------------------------------------------------------------------------------------
@@ -344,7 +346,8 @@ typedef uint64_t sdb_request; /* names a request of a database; never used twice
 
 /* Told once what became of a request. `code` as sdb_get_alloc() would return it, or SDB_CANCELLED. `data` belongs to the callback,
  * which releases it with sdb_free(), then or later, before the database is closed; NULL unless `code` is SDB_OK. `info` is good
- * during the call; NULL unless `code` is SDB_OK. It may call the database, other requests included, but not close it. */
+ * during the call; NULL unless `code` is SDB_OK. It may call the database, other requests included, but not close it: sdb_close()
+ * answers SDB_INVALID there. */
 typedef void sdb_get_callback(void *user, int code, void *data, size_t size, const sdb_info *info);
 
 /* Asks for a version to be read and `callback` to be told, and returns without waiting for storage. The path is copied. What is
@@ -598,7 +601,8 @@ typedef struct sdb_check_report {
 } sdb_check_report;
 
 /* Proves that every page is reachable exactly once or free or held for a reason, that trees, table and records agree, and that
- * every checksum holds. Each problem is told to `problem` (may be NULL) as one sentence. Writers wait meanwhile, readers do not.
+ * every checksum holds. Each problem is told to `problem` (may be NULL) as one sentence; it must not call the database. Writers
+ * wait meanwhile, readers do not.
  * SDB_OK also when there are problems: look at the count. SDB_NO_MEMORY, SDB_IO. */
 SDB_API SDB_MUST_USE int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user,
                                    sdb_check_report *report);

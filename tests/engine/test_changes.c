@@ -21,7 +21,9 @@ typedef struct item {
   sdb_operation operation;
   char path[16], alias[16]; /* a second name that the document has */
   uint32_t version, size;
-  bool token;
+  uint64_t time_ms;
+  uint8_t id[16], token[16];
+  bool has_token;
 } item;
 
 typedef struct done {
@@ -97,9 +99,13 @@ static void world_clear(world *w) {
 static size_t path_of(uint64_t i, char path[16]) { return (size_t)snprintf(path, 16, "/%c/%02u", 'a' + (int)(i % 3), (unsigned)i); }
 static size_t name_of(uint64_t i, char path[16]) { return (size_t)snprintf(path, 16, "/n/%02u", (unsigned)i); }
 
-static void note(done *d, sdb_operation operation, const char *path, uint32_t version, uint32_t size, bool token) {
+/* `token`: NULL, or what the put was given. */
+static void note(done *d, sdb_operation operation, const char *path, const sdb_info *info, uint32_t size, const uint8_t *token) {
   item *it = &d->items[d->count++];
-  *it = (item){.operation = operation, .version = version, .size = size, .token = token};
+  *it = (item){.operation = operation, .version = info->version, .size = size, .has_token = token != NULL};
+  if (operation == SDB_CHANGE_PUT) it->time_ms = info->time_ms;
+  memcpy(it->id, info->id, sizeof it->id);
+  if (token != NULL) memcpy(it->token, token, sizeof it->token);
   snprintf(it->path, sizeof it->path, "%s", path);
 }
 
@@ -112,21 +118,21 @@ static void one(world *w, const sdb_put_options *o, done *d, sdb_commit *c) {
   uint32_t size = (uint32_t)(below(w, 40) == 0 ? 5000 + below(w, 15000) : below(w, 1200));
   if (!w->doc[i] || kind < 5) {
     ck_assert_int_eq(sdb_put(w->db, path, len, content, size, o, c), SDB_OK);
-    note(d, SDB_CHANGE_PUT, path, c->info.version, size, o->token != NULL);
+    note(d, SDB_CHANGE_PUT, path, &c->info, size, o->token);
     if (w->bound[i]) snprintf(d->items[0].alias, 16, "%s", name);
     w->doc[i] = true;
   } else if (kind == 5) {
     ck_assert_int_eq(sdb_delete(w->db, path, len, o, c), SDB_OK);
-    note(d, SDB_CHANGE_DELETE, path, c->info.version, 0, false);
+    note(d, SDB_CHANGE_DELETE, path, &c->info, 0, NULL);
     if (w->bound[i]) snprintf(d->items[0].alias, 16, "%s", name);
     forget_document(w, i);
   } else if (!w->bound[i]) {
     ck_assert_int_eq(sdb_bind(w->db, path, len, name, name_len, o, c), SDB_OK);
-    note(d, SDB_CHANGE_BIND, name, c->info.version, 0, false);
+    note(d, SDB_CHANGE_BIND, name, &c->info, 0, NULL);
     w->bound[i] = true;
   } else {
     ck_assert_int_eq(sdb_unbind(w->db, name, name_len, o, c), SDB_OK);
-    note(d, SDB_CHANGE_UNBIND, name, c->info.version, 0, false);
+    note(d, SDB_CHANGE_UNBIND, name, &c->info, 0, NULL);
     w->bound[i] = false;
   }
 }
@@ -146,7 +152,7 @@ static void many(world *w, const sdb_put_options *o, done *d, sdb_commit *c) {
   ck_assert_int_eq(sdb_batch_commit(batch, o, results, OPS, NULL), SDB_OK);
   *c = results[OPS - 1].commit;
   for (unsigned k = 0; k < OPS; k++) {
-    note(d, SDB_CHANGE_PUT, paths[k], results[k].commit.info.version, sizes[k], false);
+    note(d, SDB_CHANGE_PUT, paths[k], &results[k].commit.info, sizes[k], NULL);
     if (w->bound[first + k]) name_of(first + k, d->items[k].alias);
     w->doc[first + k] = true;
   }
@@ -157,6 +163,7 @@ static void commit(world *w, bool durable) {
   sdb_commit c;
   uint8_t token[16];
   ck_assert_uint_lt(w->count, COMMITS);
+  sim_advance(w->device, below(w, 20));
   done *d = &w->list[w->count];
   *d = (done){0};
   sdb_put_options_init(&o);
@@ -202,7 +209,9 @@ static void expect_commit(world *w, sdb_changes *feed, const done *d, const char
     expect(w, c.sequence == d->sequence);
     expect(w, c.operation == it->operation);
     expect(w, c.path_len == strlen(path) && memcmp(c.path, path, c.path_len) == 0);
-    expect(w, c.version == it->version && c.size == it->size && (c.token != NULL) == it->token);
+    expect(w, c.version == it->version && c.size == it->size && memcmp(c.id, it->id, sizeof c.id) == 0);
+    expect(w, c.time_ms == it->time_ms && c.expires_ms == 0 && !c.expired);
+    expect(w, (c.token != NULL) == it->has_token && (!c.token || memcmp(c.token, it->token, sizeof it->token) == 0));
     expect(w, c.operation != SDB_CHANGE_PUT || c.digest == sdb_crc32c(0, content, c.size));
     expect(w, c.last == (--left == 0));
   }
@@ -417,6 +426,70 @@ START_TEST(nothing_is_kept_where_nothing_shall_be) {
 }
 END_TEST
 
+/* --- What is told of a version ------------------------------------------------------------------------------------------------ */
+
+static uint64_t clock_of(const world *w) { return sim_storage(w->device)->now_ms(sim_storage(w->device)->ctx); }
+
+static void put_until(world *w, const char *path, uint64_t expires_ms, sdb_commit *c) {
+  sdb_put_options o;
+  sdb_put_options_init(&o);
+  o.expires_ms = expires_ms;
+  o.content_type = "text/plain";
+  o.metadata = "opaque";
+  o.metadata_len = 6;
+  ck_assert_int_eq(sdb_put(w->db, path, strlen(path), content, 30, &o, c), SDB_OK);
+}
+
+static sdb_change next_of(world *w, sdb_changes *feed, sdb_operation operation, const char *path, const sdb_commit *of) {
+  sdb_change c;
+  ck_assert_int_eq(sdb_changes_next(feed, &c), SDB_OK);
+  ck_assert_int_eq(c.operation, operation);
+  ck_assert(c.path_len == strlen(path) && memcmp(c.path, path, c.path_len) == 0);
+  ck_assert(memcmp(c.id, of->info.id, 16) == 0 && c.version == of->info.version);
+  expect(w, c.expired == (operation == SDB_CHANGE_DELETE));
+  return c;
+}
+
+/* What expires is shown with its time, and its end as a delete with that cause: by the engine itself, and by a put that writes over
+ * it before the engine has come by, in the commit of that put. */
+START_TEST(tells_what_expires) {
+  world w;
+  world_init(&w, (uint64_t)_i, SEGMENT * 5);
+  sdb_position start = at(&w, synced(&w));
+  sdb_commit first, second, over;
+  sdb_changes *feed;
+  sdb_change c;
+  uint64_t end = clock_of(&w) + 1000;
+  put_until(&w, "/a", end, &first);
+  put_until(&w, "/b", end, &second);
+  ck_assert_int_eq(sdb_bind(w.db, "/b", 2, "/b/too", 6, NULL, NULL), SDB_OK);
+  sim_advance(w.device, 1000);
+  ck_assert_int_eq(sdb_put(w.db, "/a", 2, content, 5, NULL, &over), SDB_OK);
+  ck_assert(over.created);
+  for (bool more = true; more;) ck_assert_int_eq(sdb_step(w.db, 100, &more), SDB_OK);
+  ck_assert_int_eq(sdb_flush(w.db), SDB_OK);
+  for (int round = 0; round < 2; round++) { /* and the same behind a restart */
+    ck_assert_int_eq(sdb_changes_open(w.db, &start, NULL, 0, &feed), SDB_OK);
+    for (int i = 0; i < 2; i++) {
+      c = next_of(&w, feed, SDB_CHANGE_PUT, i == 0 ? "/a" : "/b", i == 0 ? &first : &second);
+      ck_assert(c.expires_ms == end && c.size == 30 && c.last && c.commit_ms == end - 1000);
+      ck_assert(c.content_type_len == 10 && memcmp(c.content_type, "text/plain", 10) == 0);
+      ck_assert(c.metadata_len == 6 && memcmp(c.metadata, "opaque", 6) == 0);
+    }
+    next_of(&w, feed, SDB_CHANGE_BIND, "/b/too", &second);
+    c = next_of(&w, feed, SDB_CHANGE_DELETE, "/a", &first);
+    ck_assert(!c.last && c.sequence == over.sequence);
+    c = next_of(&w, feed, SDB_CHANGE_PUT, "/a", &over);
+    ck_assert(c.last && c.sequence == over.sequence && c.expires_ms == 0 && c.content_type_len == 0 && c.metadata_len == 0);
+    next_of(&w, feed, SDB_CHANGE_DELETE, "/b", &second);
+    ck_assert_int_eq(sdb_changes_next(feed, &c), SDB_END);
+    sdb_changes_close(feed);
+    if (round == 0) close_db(&w), open_db(&w);
+  }
+  world_clear(&w);
+}
+END_TEST
+
 /* The segment in which the log ends; and how many there are. */
 static unsigned newest_segment(world *w, char name[32]) {
   uint64_t most = 0, number = 0;
@@ -576,6 +649,7 @@ int main(void) {
   tcase_add_test(tests, shows_every_synced_commit_once);
   tcase_add_test(tests, goes_on_behind_a_crash);
   tcase_add_test(tests, nothing_is_kept_where_nothing_shall_be);
+  tcase_add_loop_test(tests, tells_what_expires, 0, 2); /* plain, encrypted */
   tcase_add_loop_test(tests, a_segment_whose_followers_are_gone_is_none, 0, 2);
   tcase_add_test(tests, damage_is_told);
   tcase_add_test(tests, every_read_and_allocation_may_fail);

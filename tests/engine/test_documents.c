@@ -132,6 +132,38 @@ START_TEST(as_many_versions_as_are_kept) {
 }
 END_TEST
 
+/* When a version was made, by the clock of the storage, is told by every call that tells of versions; and stays. */
+START_TEST(a_version_says_when_it_was_made) {
+  enum { KEPT = 4 };
+  uint64_t made[KEPT + 1];
+  sdb_info infos[KEPT], info;
+  size_t count, size;
+  options.versions_to_keep = KEPT;
+  open_again();
+  for (uint32_t v = 1; v <= KEPT; v++) {
+    sim_advance(device, 1000 * v);
+    made[v] = now();
+    ck_assert_uint_eq(put("/a", "text").info.time_ms, made[v]);
+  }
+  sim_advance(device, 5000);
+  ck_assert_int_eq(bind_name("/a", "/b", NULL), SDB_OK); /* makes no version */
+  for (int round = 0; round < 3; round++) {
+    ck_assert_int_eq(sdb_versions(db, "/b", 2, infos, KEPT, &count), SDB_OK);
+    ck_assert_uint_eq(count, KEPT);
+    for (uint32_t v = 1; v <= KEPT; v++) {
+      char text[8];
+      ck_assert_uint_eq(infos[KEPT - v].time_ms, made[v]);
+      ck_assert_int_eq(sdb_stat(db, "/a", 2, v, &info), SDB_OK);
+      ck_assert_uint_eq(info.time_ms, made[v]);
+      ck_assert_int_eq(sdb_get(db, "/a", 2, v, text, sizeof text, &size, &info), SDB_OK);
+      ck_assert_uint_eq(info.time_ms, made[v]);
+    }
+    if (round == 0) crash();
+    else open_again();
+  }
+}
+END_TEST
+
 static uint64_t pages_touched(void) {
   sdb_stats stats = {.size = sizeof stats};
   ck_assert_int_eq(sdb_get_stats(db, &stats), SDB_OK);
@@ -187,6 +219,32 @@ START_TEST(an_older_version_again) {
 END_TEST
 
 /* --- Names -------------------------------------------------------------------------------------------------------------------- */
+
+/* RFC 9562: the time of creation in milliseconds, version 7, variant 2. No two are equal, also of one moment. */
+START_TEST(ids_are_uuids_of_version_7) {
+  enum { MANY = 50 };
+  uint8_t ids[MANY][16], id[16];
+  char path[16];
+  for (unsigned i = 0; i < MANY; i++) {
+    uint64_t ms = 0;
+    snprintf(path, sizeof path, "/u/%u", i);
+    sdb_commit commit = put(path, "x");
+    memcpy(ids[i], commit.info.id, 16);
+    for (int b = 0; b < 6; b++) ms = ms << 8 | ids[i][b];
+    ck_assert_uint_eq(ms, now());
+    ck_assert_uint_eq(ids[i][6] >> 4, 7);
+    ck_assert_uint_eq(ids[i][8] >> 6, 2);
+    for (unsigned k = 0; k < i; k++) ck_assert(memcmp(ids[i], ids[k], 16) != 0);
+    if (i % 3 == 0) sim_advance(device, 777);
+  }
+  crash();
+  for (unsigned i = 0; i < MANY; i++) {
+    snprintf(path, sizeof path, "/u/%u", i);
+    ck_assert_int_eq(sdb_id_of(db, path, strlen(path), id), SDB_OK);
+    ck_assert_mem_eq(id, ids[i], 16);
+  }
+}
+END_TEST
 
 START_TEST(names_are_equal) {
   sdb_commit first = put("/a", "one"), commit;
@@ -646,6 +704,46 @@ START_TEST(a_number_is_not_given_out_twice) {
 }
 END_TEST
 
+/* --- Figures ------------------------------------------------------------------------------------------------------------------ */
+
+static sdb_stats stats(void) {
+  sdb_stats s = {.size = sizeof s};
+  ck_assert_int_eq(sdb_get_stats(db, &s), SDB_OK);
+  return s;
+}
+
+/* What was done is counted, once, where it happened. */
+START_TEST(what_is_done_is_counted) {
+  sdb_batch *batch;
+  sdb_stats before = stats(), after;
+  char text[64];
+  put("/a", "one");
+  put("/a", "two");
+  must_be("/a", 1, "one");
+  ck_assert_int_eq(get("/none", SDB_CURRENT, text), SDB_NOT_FOUND);
+  ck_assert_int_eq(sdb_batch_open(db, &batch), SDB_OK);
+  batch_put(batch, "/b", "three", SDB_ANY);
+  batch_put(batch, "/c", "four", SDB_ANY);
+  ck_assert_int_eq(sdb_batch_delete(batch, "/a", 2, SDB_ANY), SDB_OK);
+  ck_assert_int_eq(sdb_batch_commit(batch, NULL, NULL, 0, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_delete(db, "/c", 2, NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_delete(db, "/none", 5, NULL, NULL), SDB_NOT_FOUND);
+  after = stats();
+  ck_assert_uint_eq(after.puts - before.puts, 4);
+  ck_assert_uint_eq(after.gets - before.gets, 2);
+  ck_assert_uint_eq(after.deletes - before.deletes, 2);
+  ck_assert_uint_eq(after.commits - before.commits, 4);
+  ck_assert_uint_eq(after.syncs - before.syncs, 4); /* each alone; what was not there was known to be durable */
+  ck_assert_uint_eq(after.sequence - before.sequence, 4);
+  ck_assert_uint_eq(after.synced_sequence, after.sequence);
+  ck_assert_uint_eq(after.documents, 1);
+  ck_assert_uint_eq(after.names, 1);
+  ck_assert_uint_eq(after.content_bytes, 5);
+  ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+  ck_assert_uint_eq(stats().checkpoints, before.checkpoints + 1);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("documents");
   TCase *all = tcase_create("documents");
@@ -654,8 +752,10 @@ int main(void) {
   tcase_add_checked_fixture(all, setup, teardown);
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
     tcase_add_loop_test(all, as_many_versions_as_are_kept, kept[i], kept[i] + 1);
+  tcase_add_test(all, a_version_says_when_it_was_made);
   tcase_add_test(all, all_versions_cost_one_read_each);
   tcase_add_test(all, an_older_version_again);
+  tcase_add_test(all, ids_are_uuids_of_version_7);
   tcase_add_test(all, names_are_equal);
   tcase_add_test(all, as_many_names_as_fit);
   tcase_add_test(all, contents_beside_many_names_in_a_batch);
@@ -671,6 +771,7 @@ int main(void) {
   tcase_add_test(all, a_batch_that_grows);
   tcase_add_test(all, batches_that_do_nothing);
   tcase_add_test(all, a_number_is_not_given_out_twice);
+  tcase_add_test(all, what_is_done_is_counted);
   suite_add_tcase(suite, all);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

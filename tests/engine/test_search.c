@@ -434,6 +434,55 @@ START_TEST(test_built_later) {
 }
 END_TEST
 
+/* What has been built is not built again after a restart, or a crash behind a checkpoint: it goes on behind the watermark. */
+START_TEST(test_goes_on_being_built) {
+  enum { MANY = 2000 };
+  struct world w;
+  world_init(&w, 11);
+  w.options.suffix_index = false;
+  world_open(&w);
+  for (unsigned i = 0; i < MANY; i++) {
+    char path[32];
+    int len = snprintf(path, sizeof path, "/later/%u", i);
+    sdb_put_options o;
+    sdb_put_options_init(&o);
+    o.durability = SDB_NONE;
+    ck_assert_int_eq(sdb_put(w.db, path, (size_t)len, "x", 1, &o, NULL), SDB_OK);
+  }
+  world_close(&w);
+  w.options.suffix_index = true;
+  world_open(&w);
+  uint64_t built = 0;
+  for (unsigned starts = 0; starts < 6; starts++) {
+    bool more;
+    sdb_stats stats = {.size = sizeof stats};
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(sdb_step(w.db, 1, &more), SDB_OK);
+    ck_assert_int_eq(sdb_get_stats(w.db, &stats), SDB_OK);
+    ck_assert_uint_gt(stats.suffix_names, built); /* each turn brings new ones, also the first of a session */
+    built = stats.suffix_names;
+    ck_assert_uint_lt(built, MANY);
+    ck_assert_int_eq(suffix_search(&w), SDB_BUILDING);
+    if (starts % 2 == 0) {
+      world_close(&w);
+    } else {
+      ck_assert_int_eq(sdb_checkpoint(w.db), SDB_OK);
+      sim_die_now(w.device);
+      (void)sdb_close(w.db);
+      sim_crash(w.device, SIM_DROP_ALL, starts);
+    }
+    world_open(&w);
+    ck_assert_int_eq(sdb_get_stats(w.db, &stats), SDB_OK);
+    ck_assert_uint_eq(stats.suffix_names, built);
+    ck_assert_int_eq(suffix_search(&w), SDB_BUILDING);
+    check_clean(w.db);
+  }
+  finish_work(&w);
+  ck_assert_int_eq(suffix_search(&w), SDB_OK);
+  check_clean(w.db);
+  world_clear(&w);
+}
+END_TEST
+
 /* The option is turned on and off, work goes on beside, and the process dies anywhere. What is there afterwards is the list before
  * or behind the change that was cut off, every search agrees, and in the end there is an index, or none and no page of it. */
 static void crash_while_building(uint64_t seed) {
@@ -618,6 +667,7 @@ int main(void) {
   tcase_add_test(tests, test_shorter_range);
   tcase_add_test(tests, test_refused);
   tcase_add_test(tests, test_built_later);
+  tcase_add_test(tests, test_goes_on_being_built);
   tcase_add_test(tests, test_crashes);
   tcase_add_test(tests, test_damage);
   tcase_add_loop_test(tests, test_faults, 0, 10);

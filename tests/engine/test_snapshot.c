@@ -257,6 +257,43 @@ START_TEST(test_cost_is_bounded) {
 }
 END_TEST
 
+/* Of several it is the oldest one that the figures tell of, whichever is closed first. */
+START_TEST(test_oldest_is_told) {
+  enum { MANY = 4, PAUSE = 1000 };
+  static const unsigned order[MANY] = {2, 0, 3, 1};
+  static struct world w;
+  sdb_snapshot *s[MANY];
+  uint64_t sequence[MANY];
+  bool open[MANY];
+  world_init(&w, 4);
+  ck_assert_int_eq(sdb_open(NAME, &w.options, &w.db), SDB_OK);
+  for (unsigned i = 0; i < MANY; i++) {
+    put(&w, i);
+    ck_assert_int_eq(sdb_snapshot_open(w.db, &s[i]), SDB_OK);
+    sequence[i] = sdb_snapshot_sequence(s[i]);
+    ck_assert_uint_eq(sequence[i], stats_of(w.db).sequence);
+    open[i] = true;
+    sim_advance(w.device, PAUSE);
+  }
+  for (unsigned i = 0; i < MANY; i++) {
+    unsigned oldest = 0;
+    while (!open[oldest]) oldest++;
+    sdb_stats now = stats_of(w.db);
+    ck_assert_uint_eq(now.snapshots, MANY - i);
+    ck_assert_uint_eq(now.pins, MANY - i);
+    ck_assert_uint_eq(now.oldest_pin_sequence, sequence[oldest]);
+    ck_assert_uint_ge(now.oldest_pin_ms, (uint64_t)(MANY - oldest) * PAUSE);
+    ck_assert_uint_lt(now.oldest_pin_ms, (uint64_t)(MANY - oldest) * PAUSE + PAUSE / 2);
+    sdb_snapshot_close(s[order[i]]);
+    open[order[i]] = false;
+  }
+  ck_assert_uint_eq(stats_of(w.db).oldest_pin_sequence, 0);
+  ck_assert_uint_eq(stats_of(w.db).oldest_pin_ms, 0);
+  ck_assert_int_eq(sdb_close(w.db), SDB_OK);
+  sim_free(w.device);
+}
+END_TEST
+
 /* Cursors and readers of a snapshot outlive it. */
 START_TEST(test_outlived) {
   static struct world w;
@@ -328,6 +365,7 @@ int main(void) {
   tcase_set_timeout(tests, 300);
   tcase_add_test(tests, test_work_beside);
   tcase_add_test(tests, test_cost_is_bounded);
+  tcase_add_test(tests, test_oldest_is_told);
   tcase_add_test(tests, test_outlived);
   tcase_add_test(tests, test_expiry);
   suite_add_tcase(suite, tests);

@@ -600,6 +600,7 @@ int sdb_step(sdb *db, unsigned budget, bool *more) {
 }
 
 void sdb_set_quick_mode(sdb *db, bool on) {
+  if (handle_check(db) != SDB_OK) return;
   bool was = atomic_exchange(&db->quick, on);
   if (on && !was && db->options.warning)
     db->options.warning(db->options.warning_user,

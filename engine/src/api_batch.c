@@ -187,7 +187,9 @@ int sdb_batch_delete(sdb_batch *b, const void *path, size_t path_len, uint32_t e
 }
 
 int sdb_batch_bind(sdb_batch *b, const void *path, size_t path_len, const void *name, size_t name_len, uint32_t expect) {
-  if (!name) return env_fail(&b->db->e, SDB_INVALID, "a name of 1 to %u bytes is needed", SDB_MAX_PATH);
+  int rc = handle_check(b->db);
+  if (rc == SDB_OK && !name) rc = env_fail(&b->db->e, SDB_INVALID, "a name of 1 to %u bytes is needed", SDB_MAX_PATH);
+  if (rc != SDB_OK) return rc;
   return add_plain(b, OP_BIND, path, path_len, name, name_len, expect);
 }
 

@@ -90,6 +90,8 @@ int sdb_reader_read(sdb_reader *r, void *buf, size_t len, size_t *got) {
 }
 
 int sdb_reader_seek(sdb_reader *r, uint64_t offset) {
+  int rc = handle_check(r->db);
+  if (rc != SDB_OK) return rc;
   if (offset > r->info.size)
     return env_fail(&r->db->e, SDB_INVALID, "offset %llu is beyond the document's %llu bytes", (unsigned long long)offset,
                     (unsigned long long)r->info.size);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sdb/care.h"
+#include "sdb/changes.h"
 #include "sdb/sdb.h"
 #include "sdb/storage.h"
 #include "simulated.h"
@@ -49,11 +50,57 @@ typedef struct inherited {
   sdb_writer *writer;
   sdb_snapshot *snapshot;
   sdb_batch *batch;
+  sdb_changes *feed;
 } inherited;
+
+static unsigned warnings;
+
+static void count_warning(void *user, const char *sentence) {
+  (void)user, (void)sentence;
+  warnings++;
+}
 
 static void never(void *user, int code, void *data, size_t size, const sdb_info *info) {
   (void)user, (void)code, (void)data, (void)size, (void)info;
   abort();
+}
+
+/* The calls of snapshots, batches, readers and feeds that have no twin in try_all(). */
+static int try_parts(const inherited *h) {
+  void *data;
+  size_t n;
+  sdb_info info;
+  sdb_attributes attributes;
+  char buf[8];
+  sdb_position position = {0};
+  sdb_changes *feed;
+  sdb_change change;
+  sdb_reader_info(h->reader);
+  sdb_batch_count(h->batch);
+  sdb_snapshot_sequence(h->snapshot);
+  sdb_changes_position(h->feed, &position);
+  const int answers[] = {sdb_reader_seek(h->reader, 0),
+                         sdb_reader_seek(h->reader, UINT64_MAX),
+                         sdb_batch_bind(h->batch, "a", 1, "n", 1, SDB_ANY),
+                         sdb_batch_bind(h->batch, "a", 1, NULL, 0, SDB_ANY),
+                         sdb_batch_unbind(h->batch, "n", 1, SDB_ANY),
+                         sdb_batch_expect(h->batch, "a", 1, 1),
+                         sdb_batch_put_writer(h->batch, h->writer),
+                         sdb_snapshot_get_alloc(h->snapshot, "a", 1, SDB_CURRENT, &data, &n, NULL),
+                         sdb_snapshot_get_range(h->snapshot, "a", 1, SDB_CURRENT, 0, buf, 1, &n, NULL),
+                         sdb_snapshot_versions(h->snapshot, "a", 1, &info, 1, &n),
+                         sdb_snapshot_get_attributes(h->snapshot, "a", 1, SDB_CURRENT, &attributes),
+                         sdb_scrub(h->db),
+                         sdb_changes_range(h->db, &position, &position),
+                         sdb_changes_open(h->db, &position, NULL, 0, &feed),
+                         sdb_changes_next(h->feed, &change),
+                         sdb_changes_wait(h->feed, 1000)};
+  for (int i = 0; i < (int)(sizeof answers / sizeof *answers); i++) {
+    if (answers[i] != SDB_FORKED) return 50 + i + 1;
+  }
+  sdb_set_quick_mode(h->db, true); /* does nothing, so tells nobody */
+  sdb_changes_close(h->feed);
+  return warnings == 0 ? 0 : 99;
 }
 
 /* The number of the first call that does not answer SDB_FORKED; 0: all do. */
@@ -117,6 +164,8 @@ static int try_all(const inherited *h) {
                          sdb_snapshot_paths_of(h->snapshot, id, &paths, &n),
                          sdb_snapshot_cursor_open(h->snapshot, NULL, &cursor),
                          sdb_snapshot_reader_open(h->snapshot, "a", 1, SDB_CURRENT, &reader)};
+  int parts = try_parts(h);
+  if (parts != 0) return parts;
   sdb_cursor_close(h->cursor);
   sdb_reader_close(h->reader);
   sdb_writer_abort(h->writer);
@@ -130,7 +179,13 @@ static int try_all(const inherited *h) {
 }
 
 static void start(inherited *h) {
-  ck_assert_int_eq(open_with("forked.sdb", NULL, false, &h->db), SDB_OK);
+  sdb_options o;
+  sdb_position now;
+  sdb_options_init(&o);
+  o.warning = count_warning;
+  ck_assert_int_eq(sdb_open("forked.sdb", &o, &h->db), SDB_OK);
+  ck_assert_int_eq(sdb_changes_range(h->db, NULL, &now), SDB_OK);
+  ck_assert_int_eq(sdb_changes_open(h->db, &now, NULL, 0, &h->feed), SDB_OK);
   ck_assert_int_eq(sdb_put(h->db, "a", 1, "parent", 6, NULL, NULL), SDB_OK);
   ck_assert_int_eq(sdb_cursor_open(h->db, NULL, &h->cursor), SDB_OK);
   ck_assert_int_eq(sdb_snapshot_open(h->db, &h->snapshot), SDB_OK);
@@ -171,6 +226,9 @@ START_TEST(test_child) {
   ck_assert_int_eq(sdb_writer_write(h.writer, "by the parent", 13), SDB_OK);
   ck_assert_int_eq(sdb_writer_commit(h.writer, NULL), SDB_OK);
   ck_assert_int_eq(sdb_batch_commit(h.batch, NULL, NULL, 0, NULL), SDB_OK);
+  sdb_change change;
+  ck_assert_int_eq(sdb_changes_next(h.feed, &change), SDB_OK);
+  sdb_changes_close(h.feed);
   sdb_snapshot_close(h.snapshot);
   ck_assert_int_eq(sdb_close(h.db), SDB_OK);
 
@@ -207,6 +265,7 @@ START_TEST(test_child_opens_anew) {
   sdb_reader_close(h.reader);
   sdb_writer_abort(h.writer);
   sdb_batch_abort(h.batch);
+  sdb_changes_close(h.feed);
   sdb_snapshot_close(h.snapshot);
   ck_assert_int_eq(sdb_close(h.db), SDB_OK);
   ck_assert_int_eq(waitpid(child, &status, 0), child);

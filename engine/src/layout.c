@@ -55,6 +55,8 @@ void header_encode(const header *h, uint8_t slot[SLOT_SIZE]) {
   memset(slot, 0, SLOT_SIZE);
   memcpy(slot, SLOT_MAGIC, 8);
   put16(slot + 12, FORMAT_MAJOR);
+  put32(slot + 16, h->compatible);
+  put32(slot + 20, h->to_be_read);
   put32(slot + 24, h->encrypted ? FEATURE_ENCRYPTED : 0);
   put32(slot + 28, h->page_size);
   memcpy(slot + 32, h->database_id, 16);
@@ -113,9 +115,10 @@ static bool header_sane(const header *h, const geometry *g) {
 
 int header_decode(header *h, const uint8_t slot[SLOT_SIZE]) {
   if (memcmp(slot, SLOT_MAGIC, 8) != 0 || get32(slot + 8) != crc32c(0, slot + 12, SLOT_SIZE - 12)) return SDB_NOT_A_DATABASE;
-  if (get16(slot + 12) != FORMAT_MAJOR || get32(slot + 20) != 0 || (get32(slot + 24) & ~(uint32_t)FEATURE_ENCRYPTED) != 0)
-    return SDB_UNSUPPORTED;
+  if (get16(slot + 12) != FORMAT_MAJOR || (get32(slot + 24) & ~(uint32_t)FEATURE_ENCRYPTED) != 0) return SDB_UNSUPPORTED;
   memset(h, 0, sizeof *h);
+  h->compatible = get32(slot + 16);
+  h->to_be_read = get32(slot + 20);
   h->encrypted = get32(slot + 24) & FEATURE_ENCRYPTED;
   memcpy(h->wrapped, slot + WRAPPED_OFFSET, sizeof h->wrapped);
   h->page_size = get32(slot + 28);

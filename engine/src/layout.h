@@ -96,6 +96,8 @@ typedef struct log_place {
 } log_place;
 
 typedef struct header {
+  uint32_t compatible; /* features of newer editions that nobody need know of; kept as they are */
+  uint32_t to_be_read; /* ... that only who writes must know: not 0: for reading only */
   uint32_t page_size;
   uint8_t database_id[16];
   uint64_t epoch;

@@ -246,6 +246,9 @@ int pager_open(env *e, sdb_file *file, const pager_config *config, pager **out) 
   unsigned from;
   cipher *c = NULL;
   int rc = choose_slot(e, file, &h, &differ, &from);
+  if (rc == SDB_OK && h.to_be_read && !config->read_only)
+    rc = env_fail(e, SDB_UNSUPPORTED,
+                  "the file was written by a newer edition, and this one must not write to it; open it for reading only");
   if (rc == SDB_OK) rc = key_take(e, config, &h, &c);
   if (rc != SDB_OK) {
     cipher_drop(e, c);

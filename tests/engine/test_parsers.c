@@ -35,6 +35,8 @@ START_TEST(a_header_is_what_was_written) {
     h.encrypted = i == 1;
     memset(h.wrapped, i == 1 ? 0x77 : 0, sizeof h.wrapped);
     h.roots.sweep = h.roots.recount = i == 1;
+    h.compatible = i == 1 ? 0x100 : 0;
+    h.to_be_read = i == 1 ? 0x200 : 0;
     h.root_dir[0] = (dir_entry){.crc = 5, .count = 6, .copy = 1, .written = true};
     header_encode(&h, slot);
     ck_assert_int_eq(header_decode(&back, slot), SDB_OK);
@@ -42,6 +44,7 @@ START_TEST(a_header_is_what_was_written) {
     ck_assert_uint_eq(back.roots.documents, h.roots.documents);
     ck_assert_uint_eq(back.log.position, h.log.position);
     ck_assert_uint_eq(back.root_dir[0].count, 6);
+    ck_assert(back.compatible == h.compatible && back.to_be_read == h.to_be_read);
     ck_assert(back.clean && back.encrypted == h.encrypted && back.roots.sweep == h.roots.sweep);
     ck_assert_mem_eq(back.wrapped, h.wrapped, sizeof h.wrapped);
   }
@@ -60,8 +63,9 @@ START_TEST(a_header_that_makes_no_sense_is_refused) {
     int code;
   } cases[] = {
       {12, 2, 99, SDB_UNSUPPORTED},   /* major format */
-      {20, 4, 1, SDB_UNSUPPORTED},    /* a feature that a reader must know */
-      {24, 4, 0x80, SDB_UNSUPPORTED}, /* one that a writer must know */
+      {16, 4, 1, SDB_OK},             /* a feature that nobody need know */
+      {20, 4, 1, SDB_OK},             /* one that a writer must know */
+      {24, 4, 0x80, SDB_UNSUPPORTED}, /* one that a reader must know */
       {28, 4, 0, SDB_CORRUPT},        /* page size */
       {28, 4, 12345, SDB_CORRUPT},
       {28, 4, 1 << 20, SDB_CORRUPT},

@@ -342,6 +342,8 @@ static void damage(sim *device, const char *name, uint64_t offset) {
 
 static void newer_format(sim *device) { forge_slots(device, 12, 2); }
 static void unknown_feature(sim *device) { forge_slots(device, 24, 0x80); }
+static void feature_to_be_read(sim *device) { forge_slots(device, 20, 0x10); }
+static void compatible_feature(sim *device) { forge_slots(device, 16, 0x20); }
 static void odd_page_size(sim *device) { forge_slots(device, 29, 0x01); }
 static void another_id(sim *device) { forge_slot(device, SLOT_B, 32, 0x01); }
 static void both_slots(sim *device) {
@@ -438,6 +440,61 @@ START_TEST(a_refused_open_writes_nothing) {
 }
 END_TEST
 
+static uint8_t slot_byte(const sim *device, const char *name, uint64_t slot, size_t offset) {
+  uint8_t byte;
+  ck_assert(sim_peek(device, name, slot + offset, &byte, 1));
+  return byte;
+}
+
+/* What a newer edition says may be read by others, but not written: so it is, and copies of it say the same. */
+START_TEST(a_feature_to_be_read_is_read) {
+  enum { PLACE = 20, BIT = 0x10 };
+  for (int state = CLEAN; state < STATES; state++) {
+    const struct refusal r = {"a feature to be read", feature_to_be_read, NULL, NULL, true, SDB_UNSUPPORTED};
+    refuse(&r, (enum state)state, false);
+    ck_assert_msg(strstr(message, "for reading only") != NULL, "%s", message);
+    sim *device = make((enum state)state, NULL);
+    feature_to_be_read(device);
+    sim_crash(device, SIM_KEEP_ALL, 1);
+    picture before = take_picture(device);
+    sdb_options o = options_on(device, NULL, true);
+    sdb *db = open_with(&o);
+    use(db);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    must_be_as(&before, device, "", "a feature to be read");
+    if (state == CLEAN) {
+      sdb_copy_options c;
+      sdb_copy_options_init(&c);
+      c.storage = sim_storage(device);
+      c.verify = true;
+      ck_assert_int_eq(sdb_restore(NAME, "restored.sdb", &c, NULL), SDB_OK);
+      ck_assert_uint_eq(slot_byte(device, "restored.sdb", SLOT_A, PLACE), BIT);
+      ck_assert_uint_eq(slot_byte(device, "restored.sdb", SLOT_B, PLACE), BIT);
+    }
+    drop_picture(&before);
+    sim_free(device);
+  }
+}
+END_TEST
+
+/* What others need not know of stands in the way of nothing, and stays. */
+START_TEST(a_compatible_feature_is_kept) {
+  enum { PLACE = 16, BIT = 0x20 };
+  for (int state = CLEAN; state < STATES; state++) {
+    sim *device = make((enum state)state, NULL);
+    compatible_feature(device);
+    sim_crash(device, SIM_KEEP_ALL, 1);
+    sdb_options o = options_on(device, NULL, false);
+    sdb *db = open_with(&o);
+    put(db, 1, 900);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    ck_assert_uint_eq(slot_byte(device, NAME, SLOT_A, PLACE), BIT);
+    ck_assert_uint_eq(slot_byte(device, NAME, SLOT_B, PLACE), BIT);
+    sim_free(device);
+  }
+}
+END_TEST
+
 /* A record in the middle of the log is damaged: served, but for reading only, and nothing is mended in passing. */
 START_TEST(a_damaged_log_is_left_alone) {
   sim *device = make(CRASHED, NULL);
@@ -507,6 +564,8 @@ int main(void) {
   tcase_add_loop_test(t, reading_only_writes_nothing, 0, 2 * STATES);
   tcase_add_test(t, reading_only_leaves_the_folder);
   tcase_add_loop_test(t, a_refused_open_writes_nothing, 0, REFUSALS);
+  tcase_add_test(t, a_feature_to_be_read_is_read);
+  tcase_add_test(t, a_compatible_feature_is_kept);
   tcase_add_test(t, a_damaged_log_is_left_alone);
   tcase_add_test(t, care_leaves_its_source);
   suite_add_tcase(suite, t);

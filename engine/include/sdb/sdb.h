@@ -178,7 +178,8 @@ SDB_API void sdb_options_init(sdb_options *options);
  * sdb_stats.log_damaged. So does one that cannot be applied whole after an unclean end, because table, map or bitmap of the data
  * file are damaged: documents that are changed there answer SDB_CORRUPT, all others are served as the log has left them, and
  * sdb_repair() (sdb/care.h) saves what file and log have. A damaged index is no reason: it is made again from the documents, during
- * the open where the log needs it. SDB_CORRUPT: header slots or the first directory are damaged.
+ * the open where the log needs it. SDB_CORRUPT: header slots or the first directory are damaged. SDB_UNSUPPORTED: a newer edition
+ * wrote it; where the sentence says so, it can be opened for reading only.
  *
  * Opened for reading only after an unclean end, all pages that the log changes stay in memory, whatever page_cache_size says: about
  * 1.2 times the log where it has new documents (58 MB for 200,000 of 100 B), up to three pages a commit where it changes documents

@@ -70,6 +70,14 @@ static int read_file(const char *file, char *text, size_t cap, size_t *len, bool
   return n < 0 ? refuse(SDB_IO, sentence, size, "cannot read the key file %s: %s", file, strerror(error)) : SDB_OK;
 }
 
+/* What stands where a file's name should, but is the digits of a key: no sentence repeats it. */
+static bool is_digits(const char *file) {
+  sdb_key key;
+  bool is = strlen(file) != SDB_KEY_SIZE && sdb_key_parse(file, strlen(file), &key);
+  sdb_key_wipe(&key);
+  return is;
+}
+
 int sdb_key_find(const char *file, sdb_key *key, char *sentence, size_t size) {
   char text[128];
   size_t len = 0;
@@ -88,6 +96,9 @@ int sdb_key_find(const char *file, sdb_key *key, char *sentence, size_t size) {
   int rc = read_file(file, text, sizeof text, &len, &exposed, sentence, size);
   if (rc == SDB_OK && !sdb_key_parse(text, len, key)) rc = refuse(SDB_INVALID, sentence, size, "%s holds no key: %s", file, FORMS);
   sodium_memzero(text, sizeof text);
+  if (rc == SDB_NOT_FOUND && is_digits(file))
+    rc = refuse(SDB_INVALID, sentence, size,
+                "a key itself was given, where others can see it, instead of the name of a file that holds it");
   if (rc == SDB_OK && exposed)
     refuse(SDB_OK, sentence, size, "the key file %s can be read by others; take that right away (chmod 600)", file);
   return rc;

@@ -28,6 +28,9 @@ STREAMDB_KEY=zz here 'nonsense in the environment' 1 get /hidden/path
 complained 'nonsense in the environment: says where' 'STREAMDB_KEY '
 here 'a key file that is not there' 1 --key-file "$work/none" get /hidden/path
 complained 'a key file that is not there: names it' "$work/none"
+here 'a key in the place of its file' 1 --key-file "$(<"$work/key.hex")" get /hidden/path
+complained 'a key in the place of its file: is not repeated' 'a key itself was given'
+is 'key: nor is it' bash -c "! grep -qF '$(<"$work/key.hex")' '$work/err'"
 here 'what is no key' 1 --key-file "$work/secret" get /hidden/path
 complained 'what is no key: says what one is' '64 hexadecimal digits'
 chmod 644 "$work/key.raw"

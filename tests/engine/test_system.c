@@ -464,6 +464,7 @@ static void find_key(const char *file, int code, bool given, bool recovery, cons
   for (int i = 0; i < (int)SDB_KEY_SIZE; i++) ck_assert_int_eq(key.bytes[i], given ? i : 0);
   if (word == NULL) ck_assert_str_eq(sentence, "");
   else ck_assert_msg(strstr(sentence, word) != NULL, "'%s' does not say '%s'", sentence, word);
+  ck_assert_ptr_null(strstr(sentence, DIGITS));
   ck_assert_int_eq(sdb_key_find(file, &key, NULL, 0), code);
 }
 
@@ -489,6 +490,8 @@ START_TEST(keys_in_files) {
   find_key("much", SDB_INVALID, false, false, "much holds no key");
   find_key("empty", SDB_INVALID, false, false, "empty holds no key");
   find_key("absent", SDB_NOT_FOUND, false, false, "absent");
+  find_key(DIGITS, SDB_INVALID, false, false, "a key itself"); /* and it is not repeated */
+  find_key("recovery:" DIGITS, SDB_INVALID, false, false, "a key itself");
   find_key(".", SDB_IO, false, false, "cannot read the key file .");
   find_key("raw/none", SDB_IO, false, false, "raw/none");
   WITH("read", EINTR, 1, find_key("raw", SDB_OK, true, false, NULL));

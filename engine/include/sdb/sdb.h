@@ -220,7 +220,8 @@ typedef struct sdb_key {
 SDB_API SDB_MUST_USE bool sdb_key_parse(const void *text, size_t len, sdb_key *key);
 /* What a program does with its option for a key file: reads `file`; when that is NULL, the file that $STREAMDB_KEY_FILE names; when
  * there is none, the digits in $STREAMDB_KEY; else key->given stays false. Always writes one sentence: the reason of a failure, a
- * warning beside SDB_OK when others than its owner may read the file, else none. SDB_NOT_FOUND, SDB_DENIED, SDB_IO, SDB_INVALID. */
+ * warning beside SDB_OK when others than its owner may read the file, else none. SDB_NOT_FOUND, SDB_DENIED, SDB_IO, SDB_INVALID (no
+ * key is in it, or `file` is the digits of a key: arguments are seen by others). */
 SDB_API SDB_MUST_USE int sdb_key_find(const char *file, sdb_key *key, char *sentence, size_t size);
 SDB_API void sdb_key_wipe(sdb_key *key);
 

@@ -234,7 +234,7 @@ static int place_record(sdb *db, struct change *c) {
   c->r.total = (uint32_t)record_measure(&c->r);
   if (c->r.total > page_size(db->pager) - PAGE_HEADER) return too_large(db);
   int rc = heap_room(db->pager, &db->roots, c->r.total, &c->place, &c->bytes);
-  if (rc == SDB_OK) rc = table_touch(db->table, c->document);
+  if (rc == SDB_OK) rc = table_touch(db->table, c->document, &c->at);
   return rc;
 }
 
@@ -242,7 +242,7 @@ static void set_record(sdb *db, struct change *c, uint64_t previous) {
   table_entry entry = {.current = c->place, .previous = previous, .version = c->r.version, .expires = c->r.flags & RECORD_EXPIRES};
   record_write(c->bytes, &c->r);
   heap_commit(db->pager, &db->roots, c->place, c->r.total);
-  table_set(db->table, c->document, &entry);
+  table_set(c->at, &entry);
   c->done = true;
 }
 
@@ -325,7 +325,7 @@ int apply_delete(sdb *db, struct change *c) {
   uint64_t expires = expires_of(&c->old, c->has_old);
   counters_save(db, c);
   int rc = drop_versions(db, c, document_oldest(&c->entry, c->has_old ? &c->old : NULL), c->entry.version);
-  if (rc == SDB_OK) rc = table_touch(db->table, c->document);
+  if (rc == SDB_OK) rc = table_touch(db->table, c->document, &c->at);
   if (rc == SDB_OK) rc = expiry_change(db, expires, 0, c->document);
   if (rc == SDB_OK) {
     rc = remove_names(db, c);
@@ -338,7 +338,7 @@ int apply_delete(sdb *db, struct change *c) {
     counters_restore(db, c);
     return rc;
   }
-  table_set(db->table, c->document, &none);
+  table_set(c->at, &none);
   db->roots.documents--;
   content_change(db, c->document, 0 - content_of(db, c));
   c->next_delete = db->deletes;
@@ -411,7 +411,7 @@ static void undo_apply_names(sdb *db, struct change *c) {
 
 void apply_undo(sdb *db, struct change *c) {
   if (!c->done) return;
-  table_set(db->table, c->document, &c->entry);
+  table_set(c->at, &c->entry);
   if (c->op == OP_PUT) undo_put(db, c);
   else if (c->op != OP_DELETE) undo_apply_names(db, c);
   else {

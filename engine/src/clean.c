@@ -127,7 +127,7 @@ static int move_record(void *user, uint32_t offset, const record *r) {
   sdb *db = m->db;
   table_entry entry;
   uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from = 0;
-  uint8_t *bytes;
+  uint8_t *bytes, *at = NULL;
   int rc = table_get(db->table, VIEW_HEAD, document, &entry);
   if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT) return SDB_OK; /* dead, or nobody knows: then it counts and keeps the page */
   bool named = rc == SDB_OK && (entry.current == place || entry.previous == place);
@@ -136,7 +136,7 @@ static int move_record(void *user, uint32_t offset, const record *r) {
     if ((rc == SDB_OK && !from) || rc == SDB_CORRUPT) return SDB_OK;
   }
   if (rc == SDB_OK && content_judge(m, r) != SDB_OK) return SDB_OK;
-  if (rc == SDB_OK && named) rc = table_touch(db->table, document);
+  if (rc == SDB_OK && named) rc = table_touch(db->table, document, &at);
   if (rc == SDB_OK && from) rc = redirect(db, from, 0);
   if (rc == SDB_OK) rc = heap_room(db->pager, &db->roots, r->total, &to, &bytes);
   if (rc == SDB_OK) rc = source_read(m); /* as it is now: redirected records may be in it */
@@ -147,7 +147,7 @@ static int move_record(void *user, uint32_t offset, const record *r) {
   heap_commit(db->pager, &db->roots, to, r->total);
   if (entry.current == place) entry.current = to;
   else if (named) entry.previous = to;
-  if (named) table_set(db->table, document, &entry);
+  if (named) table_set(at, &entry);
   heap_drop(db->pager, &db->roots, place, r->total);
   return SDB_OK;
 }

@@ -394,7 +394,7 @@ struct change {
   /* Applied. */
   bool done;
   uint64_t place, removed; /* of the new record; a bit a name of `named` */
-  uint8_t *bytes;
+  uint8_t *bytes, *at;     /* where that record is written, and the document's entry in the table */
   void *scratch;
   uint64_t documents, content_bytes;
   size_t dropped;

@@ -119,7 +119,7 @@ static int index_make(table *t, uint32_t number, uint32_t index, enum page_kind 
   return rc;
 }
 
-int table_touch(table *t, uint64_t document) {
+int table_touch(table *t, uint64_t document, uint8_t **at) {
   if (document == 0 || document >= table_capacity(t)) return env_fail(t->e, SDB_FULL, "the table of documents is full");
   uint64_t n = document / t->entries;
   uint32_t index, number;
@@ -133,17 +133,11 @@ int table_touch(table *t, uint64_t document) {
   }
   if (rc == SDB_OK) rc = page_write(t->p, number, &page);
   if (rc == SDB_NOT_FOUND || (rc == SDB_OK && page_kind(page) != PAGE_TABLE)) return corrupt(t, number);
+  if (rc == SDB_OK) *at = page + PAGE_HEADER + 16 * (document % t->entries);
   return rc;
 }
 
-void table_set(table *t, uint64_t document, const table_entry *entry) {
-  uint32_t number = 0;
-  struct known *known;
-  uint8_t *page = NULL;
-  int rc = locate(t, VIEW_HEAD, document, &number, &known);
-  if (rc == SDB_OK) rc = page_write(t->p, number, &page);
-  assert(rc == SDB_OK && page); /* table_touch came before */
-  uint8_t *at = page + PAGE_HEADER + 16 * (document % t->entries);
+void table_set(uint8_t *at, const table_entry *entry) {
   put48(at, entry->current | (entry->expires ? EXPIRES_BIT : 0));
   put48(at + 6, entry->previous);
   put32(at + 12, entry->version);

@@ -29,9 +29,10 @@ void table_set_root(table *t, uint32_t root);
 uint64_t table_capacity(const table *t);
 /* SDB_NOT_FOUND: free. SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. */
 int table_get(table *t, uint64_t view, uint64_t document, table_entry *entry);
-/* The writer: makes the entry's page changeable; table_set of it cannot fail until the lock is given up. */
-int table_touch(table *t, uint64_t document);
-void table_set(table *t, uint64_t document, const table_entry *entry);
+/* The writer: makes the entry's page changeable. *at is the entry's until the lock is given up: so table_set needs neither memory
+ * nor reads, also where nothing could be remembered. */
+int table_touch(table *t, uint64_t document, uint8_t **at);
+void table_set(uint8_t *at, const table_entry *entry);
 /* For check: the pages of the table itself. */
 int table_walk_pages(table *t, uint64_t view, int (*visit)(void *user, uint32_t number), void *user);
 

@@ -180,12 +180,61 @@ START_TEST(test_what_cannot_be_taken_back) {
 }
 END_TEST
 
+/* --- An allocator that gives no pieces as large as what the table remembers its pages in -------------------------------------- */
+
+static const sdb_storage *generous;
+
+static void *give_small(void *ctx, void *p, size_t len) {
+  return len == (4096 - PAGE_HEADER) / 4 * 16 ? NULL : generous->realloc(ctx, p, len);
+}
+
+/* Moving records reads nothing between what can fail and what must not. */
+START_TEST(test_moving_without_memory) {
+  sim *base = base_of(false);
+  enum sim_kind kind = _i == 0 ? SIM_READ : SIM_ALLOC;
+  uint64_t nth = 1, stride = 17 * seed_thin();
+  for (bool struck = true; struck; nth += stride) {
+    sim *device = sim_clone(base, nth);
+    sdb_options options = options_on(device, false);
+    sdb_put_options o;
+    sdb *db;
+    bool more = true;
+    generous = options.storage;
+    sdb_storage mean = *generous;
+    mean.realloc = give_small;
+    options.storage = &mean;
+    options.versions_to_keep = 1;
+    ck_assert_int_eq(sdb_open(NAME, &options, &db), SDB_OK);
+    sdb_put_options_init(&o);
+    o.durability = SDB_NONE;
+    for (unsigned i = 1; i < DOCUMENTS; i += 2) {
+      char path[700];
+      ck_assert_int_eq(sdb_put(db, path, path_of(i, path), "other", 5, &o, NULL), SDB_OK);
+    }
+    pager_lock(db->pager);
+    clean_begin(db, true);
+    pager_unlock(db->pager);
+    sim_fail(device, kind, nth, false, kind == SIM_READ ? SDB_IO : SDB_NO_MEMORY);
+    for (int rc = SDB_OK; rc == SDB_OK && more;) rc = clean_step(db, 8, &more);
+    struck = sim_failed(device);
+    sim_fail_nothing(device);
+    nothing_happened(db, "moved", nth, 0);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    sim_free(device);
+  }
+  printf("moving: %" PRIu64 " calls\n", nth - stride);
+  ck_assert_uint_gt(nth, 100);
+  sim_free(base);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("undo");
   TCase *batches = tcase_create("batches");
   tcase_set_timeout(batches, 300);
   tcase_add_loop_test(batches, test_refused_batches, 0, 2);
   tcase_add_loop_test(batches, test_what_cannot_be_taken_back, 0, 2);
+  tcase_add_loop_test(batches, test_moving_without_memory, 0, 2);
   suite_add_tcase(suite, batches);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -301,7 +301,8 @@ static int check_all(struct check *c) {
   if (db->behind.operations) tell(c, "%llu operations of the log could not be applied", (unsigned long long)db->behind.operations);
   else if (db->log_damaged)
     tell(c, "the log is damaged: commits behind number %llu are lost", (unsigned long long)db->last_sequence);
-  int rc = collect(db, UINT32_MAX);
+  int rc = whole_check(db);
+  if (rc == SDB_OK) rc = collect(db, UINT32_MAX);
   if (rc == SDB_OK) rc = pager_check_chunks(db->pager, say, c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_page, c);
   if (rc == SDB_OK) rc = tree_check(db->pager, VIEW_HEAD, db->roots.path_tree, &v);

@@ -149,6 +149,13 @@ int wait_durable(sdb *db, uint64_t sequence) {
 
 /* --- Before and after a commit ------------------------------------------------------------------------------------------------ */
 
+int whole_check(sdb *db) {
+  if (!atomic_load(&db->spoiled)) return SDB_OK;
+  return env_fail(&db->e, SDB_SYNC_FAILED,
+                  "an earlier change could not be taken back, because its pages could not be read any more; nothing more is "
+                  "written until the database is opened again");
+}
+
 int commit_ready(sdb *db) {
   if (db->read_only)
     return env_fail(&db->e, SDB_READ_ONLY,
@@ -156,15 +163,13 @@ int commit_ready(sdb *db) {
                         ? "the log is damaged or could not be applied; the database is open for reading only until it is "
                           "repaired or a copy is restored"
                         : "the database is open for reading only");
-  if (atomic_load(&db->spoiled))
-    return env_fail(&db->e, SDB_SYNC_FAILED,
-                    "an earlier change could not be taken back, because its pages could not be read any more; nothing more is "
-                    "written until the database is opened again");
+  int rc = whole_check(db);
+  if (rc != SDB_OK) return rc;
   if (atomic_load(&db->e.sync_failed))
     return env_fail(&db->e, SDB_SYNC_FAILED, "an earlier sync failed; nothing more is written until the database is opened again");
   if (log_started(db->log)) return SDB_OK;
   const header *h = pager_header(db->pager);
-  int rc = log_resume(db->log, h->log.position);
+  rc = log_resume(db->log, h->log.position);
   if (rc != SDB_OK) return rc;
   log_place end = log_end(db->log);
   db->checkpoint_tail = end.position;

@@ -464,6 +464,9 @@ struct commit {
   atomic_int state;
 };
 
+/* Is the newest state that after some commit (take_back)? Else nobody may go by it, nor store it: SDB_SYNC_FAILED. Writer's lock
+ * held: the answer holds as long. */
+int whole_check(sdb *db);
 /* May the handle write? Starts the log at the first write after an open. Writer's lock held. */
 int commit_ready(sdb *db);
 sdb_durability durability_of(const sdb *db, sdb_durability asked);

@@ -41,7 +41,8 @@ static int checkpoint_begin(sdb *db, bool trim) {
   if (rc != SDB_OK) return rc;
   lead_begin(db);
   writer_enter(db, &slot);
-  rc = collect(db, UINT32_MAX);
+  rc = whole_check(db);
+  if (rc == SDB_OK) rc = collect(db, UINT32_MAX);
   if (rc == SDB_OK) {
     publish_lazy(db);
     log_seal(db->log);

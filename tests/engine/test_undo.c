@@ -180,6 +180,35 @@ START_TEST(test_what_cannot_be_taken_back) {
 }
 END_TEST
 
+/* Whoever waited for the writer's lock while it happened, to begin a checkpoint, does not show it either; and a check does not take
+ * it for damage of the file. */
+START_TEST(test_no_checkpoint_of_what_cannot_be_taken_back) {
+  sim *device = base_of(false);
+  sdb *db = open_on(device, false);
+  sdb_check_report report = {.size = sizeof report};
+  char path[700], value[8];
+  size_t size, len = path_of(3, path);
+  uint64_t document;
+  ck_assert_int_eq(sdb_put(db, "durable", 7, "one", 3, NULL, NULL), SDB_OK);
+  pager_lock(db->pager);
+  unsigned slot = change_enter(db);
+  ck_assert_int_eq(names_get(db, VIEW_HEAD, path, len, &document), SDB_OK);
+  ck_assert_int_eq(names_remove(db, path, len, document), SDB_OK);
+  take_back(db, SDB_IO);
+  change_leave(db, slot);
+  pager_unlock(db->pager);
+  ck_assert_int_eq(work_checkpoint(db, WORK_CLOSE), SDB_SYNC_FAILED);
+  ck_assert_int_eq(sdb_check(db, tell, NULL, &report), SDB_SYNC_FAILED);
+  ck_assert_uint_eq(report.problems, 0);
+  ck_assert_int_eq(sdb_get(db, path, len, SDB_CURRENT, value, sizeof value, &size, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_SYNC_FAILED);
+  db = open_on(device, false);
+  nothing_happened(db, "after a checkpoint that was not begun", 1, 1);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  sim_free(device);
+}
+END_TEST
+
 /* --- An allocator that gives no pieces as large as what the table remembers its pages in -------------------------------------- */
 
 static const sdb_storage *generous;
@@ -234,6 +263,7 @@ int main(void) {
   tcase_set_timeout(batches, 300);
   tcase_add_loop_test(batches, test_refused_batches, 0, 2);
   tcase_add_loop_test(batches, test_what_cannot_be_taken_back, 0, 2);
+  tcase_add_test(batches, test_no_checkpoint_of_what_cannot_be_taken_back);
   tcase_add_loop_test(batches, test_moving_without_memory, 0, 2);
   suite_add_tcase(suite, batches);
   SRunner *runner = srunner_create(suite);

@@ -137,13 +137,14 @@ void names_undo_add(sdb *db, const void *path, size_t len, uint64_t document) {
   take_back(db, names_remove(db, path, len, document));
 }
 
-/* Where the entry of the suffix tree was missing before, it may be missing again: the building has not come by. */
+/* Nobody knows of a suffix tree in the making whether it had the entry: where that cannot be given back, another tree is begun. */
 void names_undo_remove(sdb *db, const void *path, size_t len, uint64_t document) {
   take_back(db, tree_put(db->pager, db->roots.path_tree, path, len, document));
   if (db->roots.fresh_tree && fresh_put(db, path, len, document) != SDB_OK) names_give_up_fresh(db);
   if (follows(db)) {
     int rc = suffix_put(db, path, len, document);
     if (db->roots.suffix_built == SUFFIX_COMPLETE) take_back(db, rc);
+    else if (rc != SDB_OK) names_give_up_suffix(db);
   }
   db->roots.names++;
 }

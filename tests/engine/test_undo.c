@@ -209,6 +209,49 @@ START_TEST(test_no_checkpoint_of_what_cannot_be_taken_back) {
 }
 END_TEST
 
+/* A name that is given back to a suffix index in the making, which has come by it already, is not missing there in the end,
+ * although its page cannot be read meanwhile. */
+START_TEST(test_suffix_index_in_the_making) {
+  sim *base = base_of(false);
+  for (unsigned nth = 1; nth <= 8; nth++) {
+    sim *device = sim_clone(base, nth);
+    sdb_options options = options_on(device, false);
+    sdb *db;
+    char path[700];
+    uint8_t key[SDB_MAX_PATH] = {0};
+    size_t len = path_of(0, path), key_len = 0;
+    uint64_t document;
+    bool more = true;
+    options.suffix_index = false;
+    ck_assert_int_eq(sdb_open(NAME, &options, &db), SDB_OK);
+    while (more) ck_assert_int_eq(sdb_step(db, 64, &more), SDB_OK);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    db = open_on(device, false);
+    while (db->roots.suffix_names < DOCUMENTS) ck_assert_int_eq(sdb_step(db, 1, &more), SDB_OK);
+    ck_assert_int_eq(sdb_close(db), SDB_OK);
+    db = open_on(device, false); /* nothing is dirty */
+    ck_assert_uint_ne(db->roots.suffix_built, SUFFIX_COMPLETE);
+    pager_lock(db->pager);
+    unsigned slot = pager_enter(db->pager); /* keeps nothing, as where pages are read in a mapping */
+    ck_assert_int_eq(names_get(db, VIEW_HEAD, path, len, &document), SDB_OK);
+    ck_assert_int_eq(names_remove(db, path, len, document), SDB_OK);
+    (void)tree_walk(db->pager, VIEW_HEAD, db->roots.path_tree, key, &key_len, DOCUMENTS, NULL, NULL);
+    sim_fail(device, SIM_READ, nth, true, SDB_IO);
+    names_undo_remove(db, path, len, document);
+    sim_fail_nothing(device);
+    bool spoiled = atomic_load(&db->spoiled);
+    note_unlogged(db);
+    pager_leave(db->pager, slot);
+    pager_unlock(db->pager);
+    for (more = !spoiled; more;) ck_assert_int_eq(sdb_step(db, 64, &more), SDB_OK);
+    if (!spoiled) nothing_happened(db, "given back", nth, 0);
+    ck_assert_int_eq(sdb_close(db), spoiled ? SDB_SYNC_FAILED : SDB_OK);
+    sim_free(device);
+  }
+  sim_free(base);
+}
+END_TEST
+
 /* --- An allocator that gives no pieces as large as what the table remembers its pages in -------------------------------------- */
 
 static const sdb_storage *generous;
@@ -264,6 +307,7 @@ int main(void) {
   tcase_add_loop_test(batches, test_refused_batches, 0, 2);
   tcase_add_loop_test(batches, test_what_cannot_be_taken_back, 0, 2);
   tcase_add_test(batches, test_no_checkpoint_of_what_cannot_be_taken_back);
+  tcase_add_test(batches, test_suffix_index_in_the_making);
   tcase_add_loop_test(batches, test_moving_without_memory, 0, 2);
   suite_add_tcase(suite, batches);
   SRunner *runner = srunner_create(suite);

@@ -85,6 +85,44 @@ static int restore_large(fixture *f) {
   return note(f, code, told);
 }
 
+/* --- Expiry ------------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t now(const fixture *f) { return f->w.options.storage->now_ms(f->w.options.storage->ctx); }
+
+/* A small and a large document end, with a second name, and are collected; one of them is written over before that. */
+static int put_until(fixture *f, const char *path, uint32_t size, uint64_t expires_ms) {
+  sdb_put_options o;
+  sdb_commit commit;
+  uint64_t seed = 1000 + size;
+  sdb_put_options_init(&o);
+  o.expires_ms = expires_ms;
+  model_content(seed, 0, scratch, size);
+  int code = sdb_put(f->w.db, path, strlen(path), scratch, size, &o, &commit);
+  bool told = happened(code) &&
+              model_put_with(f->w.model, path, strlen(path), seed, size, expires_ms, false, code == SDB_OK ? &commit : NULL);
+  return note(f, code, told);
+}
+
+static int expire(fixture *f) {
+  bool more = true;
+  model_set_now(f->w.model, now(f));
+  int code = put_until(f, "/p/7", 60, now(f) + 1000);
+  if (code == SDB_OK) code = bind_name(f);
+  if (code == SDB_OK) code = put_until(f, "/end", 9000, now(f) + 1000);
+  if (code == SDB_OK) code = put_until(f, "/over", 70, now(f) + 1000);
+  sim_advance(f->w.device, 2000);
+  model_set_now(f->w.model, now(f));
+  if (code == SDB_OK) code = sweep_put(f, "/over", 80, SDB_DURABLE);
+  for (int i = 0; i < 50 && more && code == SDB_OK; i++) {
+    sim_advance(f->w.device, 100);
+    code = sdb_step(f->w.db, 8, &more);
+  }
+  model_set_now(f->w.model, now(f));
+  sdb_stats s = {.size = sizeof s};
+  if (code == SDB_OK && !sim_failed(f->w.device) && sdb_get_stats(f->w.db, &s) == SDB_OK) ck_assert_uint_eq(s.expired, 2);
+  return code;
+}
+
 /* --- Batches ------------------------------------------------------------------------------------------------------------------ */
 
 static int add_stream(fixture *f, sdb_batch *b) {
@@ -313,6 +351,7 @@ static const act acts[] = {
     {"names", CLOSED, false, ask_names},
     {"restore-version", CLOSED, false, restore_version},
     {"restore-large", CRASHED, false, restore_large},
+    {"expire", CLOSED, false, expire},
     {"batch", CRASHED, false, batch},
     {"batch-fails", CLOSED, false, batch_that_fails},
     {"search-suffix", CLOSED, false, search_by_suffix},

@@ -149,9 +149,29 @@ static void zero_logs(sim *device, bool wholly) {
 
 /* --- Judging ------------------------------------------------------------------------------------------------------------------ */
 
+/* What is told of a document is true of it. Of what is lost it may be no more than the number. */
+static void judge_item(const sdb_repair_item *item) {
+  uint64_t document = 0, i = UINT64_MAX;
+  for (int b = 11; b < 16; b++) document = document << 8 | item->id[b];
+  ck_assert(item->reason != NULL && strlen(item->reason) > 10);
+  ck_assert_uint_gt(document, 0);
+  if (item->path != NULL) {
+    char path[32] = "";
+    ck_assert_uint_lt(item->path_len, sizeof path);
+    memcpy(path, item->path, item->path_len);
+    if (sscanf(path, "/d/%" SCNu64, &i) != 1) ck_assert_int_eq(sscanf(path, "/n/%" SCNu64, &i), 1);
+  }
+  if (item->kind == SDB_REPAIR_LOST) return;
+  ck_assert_msg(i < DOCUMENTS || (i >= 500 && i < 500 + DELETED), "a document that never was: %" PRIu64, i);
+  ck_assert_uint_eq(item->size, size_of(i));
+  ck_assert_uint_ge(item->version, 1);
+  ck_assert_uint_le(item->version, i >= 500 ? 1 : versions_of(i));
+  ck_assert(item->id[6] >> 4 == 7 && item->id[8] >> 6 == 2);
+}
+
 static void count_item(void *user, const sdb_repair_item *item) {
   tally *t = user;
-  ck_assert_ptr_nonnull(item->reason);
+  judge_item(item);
   t->saved += item->kind == SDB_REPAIR_SAVED;
   t->lost += item->kind == SDB_REPAIR_LOST;
   t->doubtful += item->kind == SDB_REPAIR_DOUBTFUL;

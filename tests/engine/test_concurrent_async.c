@@ -335,6 +335,37 @@ START_TEST(test_threads_run_out) {
 }
 END_TEST
 
+/* --- How many ----------------------------------------------------------------------------------------------------------------- */
+
+static atomic_uint at_once, most_at_once, wanted_at_once;
+
+/* Stays until as many callbacks run as are wanted, or for long. */
+static void stay(void *user, int code, void *data, size_t size, const sdb_info *info) {
+  (void)user, (void)size, (void)info;
+  unsigned now = atomic_fetch_add(&at_once, 1) + 1, most = atomic_load(&most_at_once);
+  while (now > most && !atomic_compare_exchange_weak(&most_at_once, &most, now)) {}
+  for (int i = 0; i < 20000 && atomic_load(&most_at_once) < atomic_load(&wanted_at_once); i++) usleep(1000);
+  atomic_fetch_sub(&at_once, 1);
+  sdb_free(db, data);
+  atomic_fetch_add(code == SDB_OK ? &answered : &wrong, 1);
+}
+
+/* As many requests are served at once as there are threads, and no more. */
+START_TEST(test_as_many_as_threads) {
+  unsigned threads = (unsigned)_i, asked = 4 * threads;
+  char path[32];
+  open_database(NULL, threads);
+  fill();
+  atomic_store(&wanted_at_once, threads);
+  for (unsigned i = 0; i < asked; i++)
+    ck_assert_int_eq(sdb_get_async(db, path, path_of(i, path), SDB_CURRENT, stay, NULL, NULL), SDB_OK);
+  for (int i = 0; i < 60000 && atomic_load(&answered) < asked; i++) usleep(1000);
+  ck_assert_uint_eq(atomic_load(&answered), asked);
+  ck_assert_uint_eq(atomic_load(&wrong), 0);
+  ck_assert_uint_eq(atomic_load(&most_at_once), threads);
+}
+END_TEST
+
 int main(void) {
   TCase *t = tcase_create("concurrent_async");
   tcase_add_checked_fixture(t, setup, teardown);
@@ -343,6 +374,7 @@ int main(void) {
   tcase_add_test(t, test_cancel_and_close_beside_a_running_callback);
   tcase_add_test(t, test_allocations_run_out);
   tcase_add_test(t, test_threads_run_out);
+  tcase_add_loop_test(t, test_as_many_as_threads, 1, 5);
   Suite *s = suite_create("concurrent_async");
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

@@ -161,6 +161,9 @@ START_TEST(test_content) {
   ck_assert_uint_eq(warnings, 0);
   ck_assert(!stats().quick_mode);
   expect("large", SDB_CORRUPT, NULL, 0);
+  char sentence[256];
+  sdb_message(db, sentence, sizeof sentence);
+  ck_assert_msg(strstr(sentence, "chunk 2 ") != NULL, "%s", sentence); /* byte 150,010 is in the third */
   ck_assert_uint_eq(stats().unchecked_reads, 0);
 
   sdb_set_quick_mode(db, true);

@@ -7,12 +7,15 @@
  *
  * What no version points at afterwards goes to the ring of dropped records, from where `collect` takes the space back in small
  * steps. The ring is in memory only: a checkpoint begins when it is empty, so what it stores as used is what can be reached (I3),
- * and replay fills it again.
+ * and replay fills it again. What the device does not give when its turn comes is set aside, so that commits go on beside an
+ * unreadable place; the next one that needs the ring empty asks for it once more, and then treats it like what is damaged.
  */
 #include "db.h"
 
 /* A further record of the document holds the same runs: only the record goes. */
 #define DROP_RECORD_ONLY (1ull << 63)
+/* Its turn came, and the device did not give what has to be read for it. */
+#define DROP_ASIDE (1ull << 62)
 
 /* --- Dropped records ---------------------------------------------------------------------------------------------------------- */
 
@@ -60,24 +63,27 @@ static int drop_versions(sdb *db, const struct change *c, uint32_t from, uint32_
   return rc;
 }
 
-/* A record that does not verify keeps its space: nobody knows how much it is. What it had of large contents the scrub finds. */
-static int collect_one(sdb *db, uint64_t dropped) {
+/* What does not verify, or is not given even when it is asked for the last time, keeps its space: nobody knows how much it is. What
+ * it had of large contents the scrub finds. */
+static bool given_up(sdb *db, int rc, bool last) {
+  bool lost = rc == SDB_CORRUPT || (rc == SDB_IO && last);
+  db->roots.recount |= lost;
+  return lost;
+}
+
+static int collect_one(sdb *db, uint64_t dropped, bool last) {
   record r;
   run_list l;
-  uint64_t place = dropped & ~DROP_RECORD_ONLY;
+  uint64_t place = dropped & ~(DROP_RECORD_ONLY | DROP_ASIDE);
   int rc = heap_read(&db->e, db->pager, VIEW_HEAD, place, &r);
-  if (rc == SDB_CORRUPT) {
-    db->roots.recount = true;
-    return SDB_OK;
-  }
+  if (given_up(db, rc, last)) return SDB_OK;
   if (rc != SDB_OK) return rc;
   rc = pager_admit(db->pager, MAX_RUNS + 1, 0, true);
   if (rc != SDB_OK) return rc;
   bool large = r.flags & RECORD_LARGE && !(dropped & DROP_RECORD_ONLY) && run_list_parse(&l, &r) == SDB_OK;
   for (uint32_t i = 0; rc == SDB_OK && large && i < l.count; i++) rc = pager_know_run(db->pager, l.runs[i]);
   if (rc == SDB_OK && large) rc = extent_verify(&db->e, db->pager, &r); /* a forged record may name the runs of others */
-  if (rc == SDB_CORRUPT) { /* what stands there is not this version's, or nobody can tell */
-    db->roots.recount = true;
+  if (given_up(db, rc, last)) { /* what stands there is not this version's, or nobody can tell */
     large = false;
     rc = SDB_OK;
   }
@@ -87,14 +93,42 @@ static int collect_one(sdb *db, uint64_t dropped) {
   return SDB_OK;
 }
 
+/* The first of the ring goes, or to its end (SDB_IO), or stays where it is. */
+static int collect_first(sdb *db, bool last) {
+  uint64_t dropped = db->dropped[db->dropped_head];
+  bool aside = dropped & DROP_ASIDE;
+  int rc = aside && !last ? SDB_IO : collect_one(db, dropped, aside);
+  if (rc != SDB_OK && rc != SDB_IO) return rc;
+  db->dropped_head = (db->dropped_head + 1) % db->dropped_cap;
+  db->dropped_count--;
+  db->dropped_aside -= aside;
+  if (rc == SDB_IO) drop(db, dropped | DROP_ASIDE);
+  db->dropped_aside += rc == SDB_IO;
+  return rc;
+}
+
 int collect(sdb *db, unsigned budget) {
-  while (db->dropped_count > 0 && budget-- > 0) {
-    int rc = collect_one(db, db->dropped[db->dropped_head]);
-    if (rc != SDB_OK) return rc;
-    db->dropped_head = (db->dropped_head + 1) % db->dropped_cap;
-    db->dropped_count--;
+  while (db->dropped_count > db->dropped_aside && budget-- > 0) {
+    int rc = collect_first(db, false);
+    if (rc != SDB_OK && rc != SDB_IO) return rc;
   }
   return SDB_OK;
+}
+
+int collect_all(sdb *db) {
+  int failed = SDB_OK;
+  for (size_t n = db->dropped_count; n > 0; n--) {
+    int rc = collect_first(db, true);
+    if (rc != SDB_OK && rc != SDB_IO) return rc;
+    if (rc == SDB_IO) failed = rc;
+  }
+  return failed;
+}
+
+bool dropped_in(const sdb *db, uint32_t page) {
+  for (size_t i = 0; i < db->dropped_count; i++)
+    if (place_page(db->dropped[(db->dropped_head + i) % db->dropped_cap]) == page) return true;
+  return false;
 }
 
 /* --- Document numbers --------------------------------------------------------------------------------------------------------- */
@@ -125,6 +159,7 @@ static int scan_free(sdb *db) {
     table_entry entry;
     int rc = table_get(db->table, VIEW_HEAD, number, &entry);
     if (rc == SDB_NOT_FOUND && !spoken_for(db, number)) document_number_return(db, number);
+    else if (rc == SDB_IO) db->free_scan = table_page_end(db->table, number); /* they are unused until the next open */
     else if (rc != SDB_OK && rc != SDB_NOT_FOUND && rc != SDB_CORRUPT) return rc;
   }
   return SDB_OK;

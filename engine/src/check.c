@@ -87,13 +87,16 @@ static int visit_structure_page(void *user, uint32_t number) {
   return SDB_OK;
 }
 
+/* Of what damaged or unreadable records left. */
+static const char *remedy(const struct check *c) { return c->db->roots.recount ? "a scrub" : "repair"; }
+
 static int visit_orphan(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
   struct check *c = user;
   (void)place;
   if (kind == PAGE_HEAP) {
     if (c->live[number] * 8ull != live)
-      tell(c, "heap page %u counts %u live bytes, but its records have %llu", number, live,
-           (unsigned long long)c->live[number] * 8);
+      tell(c, "heap page %u counts %u live bytes, but its records have %llu; %s counts them anew", number, live,
+           (unsigned long long)c->live[number] * 8, remedy(c));
     if (bit(c->known, number)) tell(c, "heap page %u is also part of a tree or the table", number);
   } else if (number < c->logical_limit && !bit(c->known, number)) {
     if (c->db->roots.sweep && (kind == PAGE_INNER || kind == PAGE_LEAF)) return SDB_OK; /* of a damaged tree; being collected */
@@ -270,7 +273,10 @@ static int check_bitmap(struct check *c) {
     c->report->free_pages += state == STATE_FREE;
     if (bit(c->reached, i) && state != STATE_USED) tell(c, "physical page %u is reached but not marked used", i);
     if (!bit(c->reached, i) && state == STATE_USED && !c->replayed)
-      tell(c, "physical page %u is marked used but reached from nowhere: of a record that was damaged; repair gives it back", i);
+      tell(c,
+           "physical page %u is marked used but reached from nowhere: of a record that was damaged or unreadable; a scrub gives it "
+           "back",
+           i);
   }
   c->report->pages = total;
   return SDB_OK;
@@ -302,7 +308,7 @@ static int check_all(struct check *c) {
   else if (db->log_damaged)
     tell(c, "the log is damaged: commits behind number %llu are lost", (unsigned long long)db->last_sequence);
   int rc = whole_check(db);
-  if (rc == SDB_OK) rc = collect(db, UINT32_MAX);
+  if (rc == SDB_OK) rc = collect_all(db);
   if (rc == SDB_OK) rc = pager_check_chunks(db->pager, say, c);
   if (rc == SDB_OK) rc = pager_walk(db->pager, visit_page, c);
   if (rc == SDB_OK) rc = tree_check(db->pager, VIEW_HEAD, db->roots.path_tree, &v);

@@ -122,19 +122,27 @@ static int content_judge(struct move *m, const record *r) {
   return content_unpack(m->db, r, true, m->content);
 }
 
+/* Do table and records still lead to the record? Its document's entry, and, where that names neither of its places, `from`.
+ * SDB_NOT_FOUND: it is dead. SDB_CORRUPT: nobody knows. */
+static int living(sdb *db, uint64_t place, const record *r, table_entry *entry, uint64_t *from) {
+  uint64_t document = id_document(r->id);
+  *from = 0;
+  int rc = table_get(db->table, VIEW_HEAD, document, entry);
+  if (rc != SDB_OK || entry->current == place || entry->previous == place) return rc;
+  rc = find_newer(db, document, entry, r, place, from);
+  if (rc == SDB_NOT_FOUND) return SDB_CORRUPT;
+  return rc == SDB_OK && !*from ? SDB_NOT_FOUND : rc;
+}
+
 static int move_record(void *user, uint32_t offset, const record *r) {
   struct move *m = user;
   sdb *db = m->db;
   table_entry entry;
-  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from = 0;
+  uint64_t document = id_document(r->id), place = place_make(m->number, offset), to, from;
   uint8_t *bytes, *at = NULL;
-  int rc = table_get(db->table, VIEW_HEAD, document, &entry);
+  int rc = living(db, place, r, &entry, &from);
   if (rc == SDB_NOT_FOUND || rc == SDB_CORRUPT) return SDB_OK; /* dead, or nobody knows: then it counts and keeps the page */
-  bool named = rc == SDB_OK && (entry.current == place || entry.previous == place);
-  if (rc == SDB_OK && !named) {
-    rc = find_newer(db, document, &entry, r, place, &from);
-    if ((rc == SDB_OK && !from) || rc == SDB_CORRUPT) return SDB_OK;
-  }
+  bool named = !from;
   if (rc == SDB_OK && content_judge(m, r) != SDB_OK) return SDB_OK;
   if (rc == SDB_OK && named) rc = table_touch(db->table, document, &at);
   if (rc == SDB_OK && from) rc = redirect(db, from, 0);
@@ -158,6 +166,7 @@ int clean_page(sdb *db, unsigned slot, uint32_t number) {
   uint64_t before = db->roots.heap_pages;
   if (number == db->roots.heap_page) return SDB_OK;
   int rc = collect(db, UINT32_MAX); /* a dead record of a large document must give its runs back before the page goes */
+  if (rc == SDB_OK && dropped_in(db, number)) return SDB_OK;
   if (rc == SDB_OK) rc = pager_admit_moving(db->pager, page_size(db->pager) / 16, 8);
   if (rc == SDB_OK) rc = source_read(&m);
   if (rc == SDB_OK && m.damaged && !(m.content = mem_alloc(&db->e, SDB_CHUNK)))
@@ -173,6 +182,35 @@ int clean_page(sdb *db, unsigned slot, uint32_t number) {
   }
   return rc == SDB_CORRUPT || rc == SDB_NOT_FOUND || rc == SDB_INVALID ? SDB_OK
                                                                        : rc; /* a damaged page stays where it is, for repair */
+}
+
+struct count {
+  sdb *db;
+  uint32_t number, live;
+  bool doubt;
+};
+
+static int count_record(void *user, uint32_t offset, const record *r) {
+  struct count *c = user;
+  table_entry entry;
+  uint64_t from;
+  int rc = living(c->db, place_make(c->number, offset), r, &entry, &from);
+  if (rc == SDB_OK) c->live += r->total;
+  if (rc == SDB_CORRUPT) c->doubt = true;
+  return rc == SDB_NOT_FOUND || rc == SDB_CORRUPT ? SDB_OK : rc;
+}
+
+int clean_count(sdb *db, uint32_t number) {
+  struct count c = {.db = db, .number = number};
+  const uint8_t *page;
+  if (number == db->roots.heap_page || dropped_in(db, number)) return SDB_OK;
+  int rc = page_read_kind(db->pager, VIEW_HEAD, number, PAGE_HEAP, &page);
+  if (rc == SDB_OK) rc = heap_walk(page, page_fill(page), count_record, &c);
+  uint32_t counted = pager_live(db->pager, number);
+  if (rc != SDB_OK || c.doubt || c.live >= counted) return rc;
+  heap_drop(db->pager, &db->roots, place_make(number, PAGE_HEADER), counted - c.live);
+  note_unlogged(db);
+  return SDB_OK;
 }
 
 /* --- Rounds ------------------------------------------------------------------------------------------------------------------- */

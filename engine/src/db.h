@@ -137,6 +137,7 @@ struct sdb {
   roots roots;
   uint64_t *dropped; /* ring of places of capacity dropped_cap (apply.c) */
   size_t dropped_head, dropped_count, dropped_cap;
+  size_t dropped_aside; /* of them, those that the device did not give */
   struct claim *claims;
   struct change *deletes; /* of the commit that is being judged */
   struct cond claim_free;
@@ -415,8 +416,13 @@ int apply_names(sdb *db, struct change *c); /* bind, unbind */
 void apply_undo(sdb *db, struct change *c);
 /* Once the log has it. */
 void apply_end(sdb *db, struct change *c);
-/* Takes back at most `budget` dropped records. */
+/* Takes back the space of at most `budget` dropped records. What the device does not give is set aside: no reason to fail. */
 int collect(sdb *db, unsigned budget);
+/* Of all, so that the ring is empty. SDB_IO: some that the device does not give have been set aside just now; the next time they
+ * are given up (roots.recount). */
+int collect_all(sdb *db);
+/* Is there one of that heap page? */
+bool dropped_in(const sdb *db, uint32_t page);
 /* The time of a document that expires, into the expiry tree. */
 int expiry_note(sdb *db, uint64_t ms, uint64_t document);
 int document_number(sdb *db, uint64_t *number);
@@ -559,6 +565,9 @@ bool clean_running(const sdb *db);
 /* Moves what lives in a heap page, as far as it verifies, into the open one; empty, the page is free. Writer's lock held, inside
  * enter and leave. */
 int clean_page(sdb *db, unsigned slot, uint32_t number);
+/* What a heap page counts as living and is not, because it was given up when it was dropped, counts no more. A damaged page stays
+ * as it is: SDB_CORRUPT. Writer's lock held, inside enter and leave. */
+int clean_count(sdb *db, uint32_t number);
 /* At most about `budget` pages of a round. Any thread, without the writer's lock. */
 int clean_step(sdb *db, unsigned budget, bool *more);
 

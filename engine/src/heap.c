@@ -28,9 +28,9 @@ int heap_room(pager *p, roots *rt, uint32_t total, uint64_t *place, uint8_t **by
   if (rt->heap_page && rt->heap_fill + total <= page_size(p)) {
     rc = pager_append(p, rt->heap_page, &page);
     if (rc == SDB_OK && page_kind(page) != PAGE_HEAP) rc = SDB_CORRUPT;
-    if (rc != SDB_OK && rc != SDB_CORRUPT && rc != SDB_NOT_FOUND) return rc;
+    if (rc != SDB_OK && rc != SDB_CORRUPT && rc != SDB_NOT_FOUND && rc != SDB_IO) return rc;
   }
-  if (rc != SDB_OK) { /* none, full, or damaged: what stands there stays, and nothing is added to it */
+  if (rc != SDB_OK) { /* none, full, damaged, or the device does not give it: what stands there stays, and nothing is added to it */
     uint32_t number;
     rc = page_new(p, PAGE_HEAP, &number, &page);
     if (rc != SDB_OK) return rc;

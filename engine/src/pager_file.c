@@ -201,12 +201,13 @@ static int choose_slot(env *e, sdb_file *file, header *best, bool *differ, unsig
   for (unsigned i = 0; i < 2; i++) {
     rc[i] = SDB_NOT_A_DATABASE;
     if (size < i * (uint64_t)SLOT_B + SLOT_SIZE) continue;
-    if (e->storage->read(file, i * (uint64_t)SLOT_B, bytes[i], SLOT_SIZE) != SDB_OK)
-      return env_fail(e, SDB_IO, "cannot read header slot %u", i);
-    rc[i] = header_decode(&h[i], bytes[i]);
+    rc[i] = e->storage->read(file, i * (uint64_t)SLOT_B, bytes[i], SLOT_SIZE);
+    if (rc[i] == SDB_OK) rc[i] = header_decode(&h[i], bytes[i]);
+    else rc[i] = SDB_IO;
   }
   if (rc[0] != SDB_OK && rc[1] != SDB_OK) {
     int worst = rc[0] == SDB_NOT_A_DATABASE ? rc[1] : rc[0];
+    if (rc[0] == SDB_IO || rc[1] == SDB_IO) return env_fail(e, SDB_IO, "cannot read header slot %c", rc[0] == SDB_IO ? 'A' : 'B');
     if (worst == SDB_UNSUPPORTED) return env_fail(e, worst, "the file was written by a newer edition; open it with that");
     if (worst == SDB_CORRUPT) return env_fail(e, worst, "both header slots hold impossible numbers; restore a copy");
     return env_fail(e, SDB_NOT_A_DATABASE,

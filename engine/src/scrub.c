@@ -7,14 +7,16 @@
  *     empty       the records that are whole leave the damaged heap pages
  *     documents   every version: record, content or chunks; which damaged heap page is still referred to
  *     release     damaged heap pages that nothing refers to are given back
- *     mark        where damaged records were replaced or dropped: pages in use that are not in the map, those of large contents
- *     count       then also the bytes of content; each version of each document takes its own out of what was marked
+ *     room        where damaged or unreadable records were replaced or dropped: heap pages that are whole count their records
+ *     mark        then also pages in use that are not in the map, those of large contents
+ *     count       and the bytes of content; each version of each document takes its own out of what was marked
  *     return      what is left there goes, unless some record was damaged: it may be what that one names
  *
  * A step stays in the pager for some pages only and reads the newest published state each time, so it pins nothing and holds no
- * lock that a reader or a commit waits for; only emptying and releasing change something, a page under one holding of the writer's
- * lock. What is written behind the place that was reached is not looked at: it was just written. Pages that moved meanwhile were
- * written anew as well. Steps are made under `work`, where checkpoints are made too: directories and chunks stand still.
+ * lock that a reader or a commit waits for; only emptying, releasing and counting room change something, a page under one holding
+ * of the writer's lock. What is written behind the place that was reached is not looked at: it was just written. Pages that moved
+ * meanwhile were written anew as well. Steps are made under `work`, where checkpoints are made too: directories and chunks stand
+ * still.
  *
  * Why a damaged heap page without references can go: records are only ever appended to the open page, and a page that is damaged is
  * not; so references to it become fewer and never more, and a page that no document has had since the pass began will not have one.
@@ -22,11 +24,12 @@
  */
 #include "db.h"
 
-enum { FIXED, PAGES, TREES, EMPTY, DOCUMENTS, RELEASE, MARK, COUNT, RETURN, PHASES };
+enum { FIXED, PAGES, TREES, EMPTY, DOCUMENTS, RELEASE, ROOM, MARK, COUNT, RETURN, PHASES };
 enum {
   STEP_PAGES = 32,
   STAY = 8, /* pages in one stay in the pager */
   COUNT_TURN = 32,
+  ROOM_WORDS = 256,
   LEAVES = 8,
   MOST_HELD = 1024,
   PAUSE_US = 10000,
@@ -65,7 +68,7 @@ static int found(sdb *db, int rc) {
 
 static void next_phase(struct scrub *s) {
   s->phase++;
-  s->cursor = s->phase == PAGES ? 1 : 0;
+  s->cursor = s->phase == PAGES || s->phase == ROOM ? 1 : 0;
   s->key_len = 0;
   s->document = 1;
   s->version = s->chunk = 0;
@@ -194,7 +197,7 @@ static int release(sdb *db, const struct held_page *h) {
   roots *rt = &db->roots;
   if (!pager_next_quarantined(db->pager, h->place, &q) || q.place != h->place || q.number != h->number) return SDB_OK;
   if (h->number == rt->heap_page) return SDB_OK;
-  int rc = collect(db, UINT32_MAX);
+  int rc = collect_all(db);
   if (rc == SDB_OK) rc = pager_admit(db->pager, 1, 0, true);
   if (rc != SDB_OK) return rc;
   rc = page_read_kind(db->pager, VIEW_HEAD, h->number, PAGE_HEAP, &page);
@@ -326,6 +329,22 @@ static int step_documents(sdb *db) {
   return rc == SDB_NO_MEMORY ? rc : SDB_OK;
 }
 
+/* --- Room of what was given up ------------------------------------------------------------------------------------------------ */
+
+static int step_room(sdb *db) {
+  struct scrub *s = &db->scrub;
+  uint32_t number;
+  unsigned slot;
+  writer_enter(db, &slot);
+  int rc = db->roots.recount ? commit_ready(db) : SDB_END;
+  int next = rc == SDB_OK ? pager_next_sparse(db->pager, &s->cursor, ROOM_WORDS, UINT32_MAX, &number) : rc;
+  if (next == SDB_OK) rc = trusted(db, slot, clean_count(db, number));
+  writer_leave(db, slot);
+  if (next == SDB_OK || next == SDB_NOT_FOUND) return rc == SDB_NO_MEMORY ? rc : SDB_OK;
+  next_phase(s);
+  return next == SDB_NO_MEMORY ? next : SDB_OK;
+}
+
 /* --- What damaged records named ----------------------------------------------------------------------------------------------- */
 
 /* Pages that large contents may have: the documents spare theirs while they are counted. */
@@ -379,7 +398,7 @@ static int count_one(sdb *db, unsigned *looked) {
 
 static int return_some(sdb *db) {
   int rc = commit_ready(db);
-  if (rc == SDB_OK) rc = collect(db, UINT32_MAX); /* versions that were dropped before their document was looked at are in there */
+  if (rc == SDB_OK) rc = collect_all(db); /* versions that were dropped before their document was looked at are in there */
   for (unsigned i = 0; rc == SDB_OK && i < STAY; i++) {
     run r;
     rc = pager_admit(db->pager, 1, 0, true);
@@ -474,6 +493,7 @@ static int piece(sdb *db) {
     case EMPTY: return step_empty(db);
     case DOCUMENTS: return step_documents(db);
     case RELEASE: return step_release(db);
+    case ROOM: return step_room(db);
     case MARK: return step_mark(db);
     case COUNT: return step_count(db);
     default: return step_return(db);

@@ -73,6 +73,8 @@ static void remember(table *t, uint32_t i, uint32_t k, uint32_t number) {
   atomic_store_explicit(&row[k].number, number, memory_order_relaxed);
 }
 
+uint64_t table_page_end(const table *t, uint64_t document) { return (document / t->entries + 1) * t->entries; }
+
 /* The logical page of the table page that holds the document's entry; *known: what is kept about it, or NULL. */
 static int locate(table *t, uint64_t view, uint64_t document, uint32_t *number, struct known **known) {
   *known = NULL;

@@ -27,6 +27,8 @@ void table_set_root(table *t, uint32_t root);
 
 /* Document numbers that fit. */
 uint64_t table_capacity(const table *t);
+/* The first number behind it whose entry stands on another page. */
+uint64_t table_page_end(const table *t, uint64_t document);
 /* SDB_NOT_FOUND: free. SDB_CORRUPT, SDB_IO, SDB_NO_MEMORY. */
 int table_get(table *t, uint64_t view, uint64_t document, table_entry *entry);
 /* The writer: makes the entry's page changeable. *at is the entry's until the lock is given up: so table_set needs neither memory

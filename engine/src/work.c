@@ -23,12 +23,15 @@ static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e
 /* --- Checkpoint --------------------------------------------------------------------------------------------------------------- */
 
 /* Space of dropped records is taken back before the state is fixed, a part at a time so that commits come between. */
-static int collect_all(sdb *db) {
+static int collect_in_turns(sdb *db) {
+  size_t aside = SIZE_MAX;
   for (;;) {
     unsigned slot;
     writer_enter(db, &slot);
+    if (aside == SIZE_MAX) aside = db->dropped_aside;
     int rc = collect(db, 256);
-    bool some = db->dropped_count > 0;
+    bool some = db->dropped_count > db->dropped_aside;
+    if (db->dropped_aside > aside) rc = SDB_IO; /* they get a second chance, at another time */
     writer_leave(db, slot);
     if (rc != SDB_OK || !some) return rc;
   }
@@ -37,12 +40,13 @@ static int collect_all(sdb *db) {
 static int checkpoint_begin(sdb *db, bool trim) {
   uint64_t durable, version = 0, sequence = 0;
   unsigned slot;
-  int rc = collect_all(db);
+  int rc = collect_in_turns(db);
+  if (rc == SDB_IO) db->retry_us = now_us(db) + RETRY_US;
   if (rc != SDB_OK) return rc;
   lead_begin(db);
   writer_enter(db, &slot);
   rc = whole_check(db);
-  if (rc == SDB_OK) rc = collect(db, UINT32_MAX);
+  if (rc == SDB_OK) rc = collect_all(db);
   if (rc == SDB_OK) {
     publish_lazy(db);
     log_seal(db->log);
@@ -122,7 +126,7 @@ static bool checkpoint_due(sdb *db) {
   if (log_tail(db->log) == db->checkpoint_tail) return false;
   if (log_short(db->log)) return true; /* it may free a segment, or pages enough to cut the file */
   return log_tail(db->log) - db->checkpoint_tail >= db->options.checkpoint_wal_bytes || pager_starved(db->pager) ||
-         (pager_refused(db->pager) && db->dropped_count > 0);
+         (pager_refused(db->pager) && db->dropped_count > db->dropped_aside);
 }
 
 struct pressure work_pressure(sdb *db) {

@@ -526,7 +526,10 @@ SDB_API SDB_MUST_USE int sdb_snapshot_reader_open(const sdb_snapshot *snapshot, 
 /* On return every commit acknowledged so far is durable. SDB_SYNC_FAILED, SDB_IO. */
 SDB_API SDB_MUST_USE int sdb_flush(sdb *db);
 
-/* Brings the data file up to date and releases log and freed space. Others read and write meanwhile. */
+/* Brings the data file up to date and releases log and freed space. Others read and write meanwhile. Nothing is lost when it fails,
+ * and it can be tried again: SDB_READ_ONLY, SDB_IO, SDB_FULL, SDB_CORRUPT (a place that all of it needs), SDB_NO_MEMORY,
+ * SDB_SYNC_FAILED. Space of dropped versions that the device does not give is a reason for SDB_IO once; the next time it is given
+ * up, until a scrub. */
 SDB_API SDB_MUST_USE int sdb_checkpoint(sdb *db);
 
 /* Does at most about `budget` units (pages) of background work; *more says whether some is left. For databases without threads:

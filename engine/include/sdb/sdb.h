@@ -283,7 +283,9 @@ SDB_API SDB_MUST_USE int sdb_delete(sdb *db, const void *path, size_t path_len, 
 SDB_API SDB_MUST_USE int sdb_delete_id(sdb *db, const uint8_t id[16], const sdb_put_options *options, sdb_commit *commit);
 
 /* Makes version `version` of the document its current one again, by putting a copy of its content, content type and metadata as a
- * new version; it does not expire unless the options say so. Streams: constant memory. As sdb_put(), and SDB_NOT_FOUND. */
+ * new version; it does not expire unless the options say so. Streams: constant memory. What is copied is the version as it is when
+ * the call begins: a document that is deleted meanwhile is made anew, unless sdb_put_options.expect refuses. As sdb_put(), and
+ * SDB_NOT_FOUND. */
 SDB_API SDB_MUST_USE int sdb_restore_version(sdb *db, const void *path, size_t path_len, uint32_t version,
                                              const sdb_put_options *options, sdb_commit *commit);
 

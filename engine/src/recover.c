@@ -302,8 +302,9 @@ static int apply_log(struct replay *rp, const log_place *from, const log_scan_re
   beside_start(&rp->beside, rp->db);
   rp->slot = pager_enter(p);
   int rc = log_scan_again(rp->db->log, from, verified, apply_record, rp);
-  if (rc == SDB_OK)
-    rc = collect(rp->db, UINT32_MAX); /* the first chance of what the device does not give; the checkpoint's is the last */
+  /* The first chance of what the device does not give; the checkpoint's is the last. */
+  if (rc == SDB_OK) rc = collect(rp->db, UINT32_MAX);
+  if (rc == SDB_OK && whole_check(rp->db) != SDB_OK) rc = SDB_IO; /* half an operation is no state, not even to be read */
   pager_leave(p, rp->slot);
   int written = beside_stop(&rp->beside);
   if (rc == SDB_OK) rc = written;

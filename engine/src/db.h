@@ -567,7 +567,7 @@ bool clean_running(const sdb *db);
 int clean_page(sdb *db, unsigned slot, uint32_t number);
 /* What a heap page counts as living and is not, because it was given up when it was dropped, counts no more. A damaged page stays
  * as it is: SDB_CORRUPT. Writer's lock held, inside enter and leave. */
-int clean_count(sdb *db, uint32_t number);
+int clean_count(sdb *db, unsigned slot, uint32_t number);
 /* At most about `budget` pages of a round. Any thread, without the writer's lock. */
 int clean_step(sdb *db, unsigned budget, bool *more);
 

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define log engine_log /* check.h brings the mathematical one along */
+#include "db.h"
 #include "sdb/sdb.h"
 #include "sdb/storage.h"
 
@@ -205,6 +207,63 @@ START_TEST(test_commits_answer_io) {
 }
 END_TEST
 
+/* --- What counts as living ---------------------------------------------------------------------------------------------------- */
+
+enum { SIZE = 8192, MOST_PAGES = 4096 };
+
+static uint32_t heap[MOST_PAGES], heaps, tables[MOST_PAGES], table_count; /* numbers; places */
+
+static int note_page(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
+  const uint32_t *end = user;
+  if (kind == PAGE_HEAP && live && place && place < *end && heaps < MOST_PAGES) heap[heaps++] = number;
+  if (kind == PAGE_TABLE && place && table_count < MOST_PAGES) tables[table_count++] = place;
+  return SDB_OK;
+}
+
+static void note_pages(sdb *db, uint32_t end) {
+  unsigned slot;
+  heaps = table_count = 0;
+  writer_enter(db, &slot);
+  ck_assert_int_eq(pager_walk(db->pager, note_page, &end), SDB_OK);
+  writer_leave(db, slot);
+}
+
+/* The table is asked what of a heap page is dead: where it reads as zeros, nothing is. */
+static int count_all(sdb *db) {
+  unsigned slot;
+  writer_enter(db, &slot);
+  int rc = commit_ready(db);
+  for (uint32_t i = 0; rc == SDB_OK && i < heaps; i++) {
+    uint32_t live = pager_live(db->pager, heap[i]);
+    rc = clean_count(db, slot, heap[i]);
+    ck_assert_msg(pager_live(db->pager, heap[i]) == live, "page %u counted %u and now %u", heap[i], live,
+                  pager_live(db->pager, heap[i]));
+  }
+  writer_leave(db, slot);
+  return rc;
+}
+
+/* Half a page is gone: its name and kind are read, and behind them zeros. */
+START_TEST(test_nothing_dies_of_zeros) {
+  unsigned failed = 0;
+  fill();
+  ck_assert_int_eq(system("cp guard.sdb copy"), 0);
+  for (uint32_t i = 0; i == 0 || i < table_count; i++) {
+    ck_assert_int_eq(system("rm -f guard.sdb*; cp copy guard.sdb"), 0);
+    sdb *db = open_guarded(true);
+    ck_assert_uint_eq(read_all(db), 0);
+    note_pages(db, UINT32_MAX);
+    ck_assert_uint_gt(table_count, i);
+    uint32_t place = tables[i];
+    note_pages(db, place);
+    ck_assert_int_eq(truncate("guard.sdb", place * (off_t)SIZE + 4096), 0);
+    failed += count_all(db) == SDB_IO && faults_of(db) > 0;
+    sdb_close(db);
+  }
+  ck_assert_uint_gt(failed, 0);
+}
+END_TEST
+
 /* --- What is not trusted ------------------------------------------------------------------------------------------------------ */
 
 static void (*engine_fault)(void *user);
@@ -244,14 +303,14 @@ static int read_document(sdb *db, int what, uint8_t *out) {
 /* Another thread, say, met a page that the device did not give while this one read: the read does not count, and says nothing. */
 START_TEST(test_what_is_not_trusted_says_nothing) {
   static _Alignas(16) uint8_t out[8192], before[8192];
-  sdb_storage table = *sdb_storage_file();
+  sdb_storage calls = *sdb_storage_file();
   sdb_options o;
   sdb_put_options how;
   sdb *db;
-  table.guard = note_guard;
-  table.now_ms = time_with_fault;
+  calls.guard = note_guard;
+  calls.now_ms = time_with_fault;
   sdb_options_init(&o);
-  o.storage = &table;
+  o.storage = &calls;
   o.fault_guard = true;
   o.threads = false;
   ck_assert_int_eq(sdb_open("untrusted.sdb", &o, &db), SDB_OK);
@@ -411,6 +470,7 @@ int main(void) {
   tcase_add_loop_test(tc, test_reads_answer_io, 0, 2 * (int)(sizeof shares / sizeof *shares));
   tcase_add_test(tc, test_streams_answer_io);
   tcase_add_test(tc, test_commits_answer_io);
+  tcase_add_test(tc, test_nothing_dies_of_zeros);
 #if SDB_THREADS
   tcase_add_test(tc, test_threads_at_one_hole);
 #endif

@@ -19,6 +19,8 @@
 
 /* --- Dropped records ---------------------------------------------------------------------------------------------------------- */
 
+void note_lost(sdb *db) { db->roots.recount = db->scrub.again = true; }
+
 static int dropped_reserve(sdb *db, size_t more) {
   if (db->dropped_count + more <= db->dropped_cap) return SDB_OK;
   size_t cap = db->dropped_cap ? 2 * db->dropped_cap : 256;
@@ -57,7 +59,7 @@ static int drop_versions(sdb *db, const struct change *c, uint32_t from, uint32_
     uint64_t place;
     bool goes = walk.version <= to;
     rc = document_walk_next(db, VIEW_HEAD, c->document, &walk, &r, &place);
-    if (rc == SDB_CORRUPT) db->roots.recount = true, rc = SDB_OK;
+    if (rc == SDB_CORRUPT) note_lost(db), rc = SDB_OK;
     if (rc == SDB_OK && goes && place) drop(db, place);
   }
   return rc;
@@ -67,7 +69,7 @@ static int drop_versions(sdb *db, const struct change *c, uint32_t from, uint32_
  * it had of large contents the scrub finds. */
 static bool given_up(sdb *db, int rc, bool last) {
   bool lost = rc == SDB_CORRUPT || (rc == SDB_IO && last);
-  db->roots.recount |= lost;
+  if (lost) note_lost(db);
   return lost;
 }
 
@@ -248,7 +250,7 @@ static void content_change(sdb *db, uint64_t document, uint64_t bytes) {
 /* What is replaced or deleted. How much a damaged record counted nobody can tell. */
 static uint64_t content_of(sdb *db, const struct change *c) {
   bool lost = !c->has_old && !c->created;
-  db->roots.recount |= lost;
+  if (lost) note_lost(db);
   if (lost && c->entry.expires) atomic_store(&db->expiry_damaged, true); /* it has an entry at a time that nobody knows */
   return c->has_old ? c->old.size : 0;
 }

@@ -203,8 +203,9 @@ static int count_record(void *user, uint32_t offset, const record *r) {
 int clean_count(sdb *db, unsigned slot, uint32_t number) {
   struct count c = {.db = db, .number = number};
   const uint8_t *page;
-  if (number == db->roots.heap_page || dropped_in(db, number)) return SDB_OK;
-  int rc = page_read_kind(db->pager, VIEW_HEAD, number, PAGE_HEAP, &page);
+  int rc = collect(db, UINT32_MAX);
+  if (rc == SDB_OK && dropped_in(db, number)) rc = SDB_IO;
+  if (rc == SDB_OK) rc = page_read_kind(db->pager, VIEW_HEAD, number, PAGE_HEAP, &page);
   if (rc == SDB_OK) rc = heap_walk(page, page_fill(page), count_record, &c);
   rc = trusted(db, slot, rc); /* what was read as zeros is dead for nobody */
   uint32_t counted = pager_live(db->pager, number);

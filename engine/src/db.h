@@ -59,6 +59,7 @@ struct scrub {
   uint8_t key[SDB_MAX_PATH];
   /* Under the writer's lock: documents below `counted` have so many bytes of content. 0: nothing is being counted. */
   uint64_t counted, bytes;
+  bool again; /* since room is being counted something was given up, or could not be looked at: the next pass counts anew */
 };
 
 /* Making damaged trees again; see rebuild.c. Under the writer's lock. */
@@ -421,6 +422,8 @@ int collect(sdb *db, unsigned budget);
 /* Of all, so that the ring is empty. SDB_IO: some that the device does not give have been set aside just now; the next time they
  * are given up (roots.recount). */
 int collect_all(sdb *db);
+/* Something that was damaged or is not given has been replaced or dropped: a scrub has to count. */
+void note_lost(sdb *db);
 /* Is there one of that heap page? */
 bool dropped_in(const sdb *db, uint32_t page);
 /* The time of a document that expires, into the expiry tree. */
@@ -566,7 +569,7 @@ bool clean_running(const sdb *db);
  * enter and leave. */
 int clean_page(sdb *db, unsigned slot, uint32_t number);
 /* What a heap page counts as living and is not, because it was given up when it was dropped, counts no more. A damaged page stays
- * as it is: SDB_CORRUPT. Writer's lock held, inside enter and leave. */
+ * as it is: SDB_CORRUPT. SDB_IO: it cannot be told now. Writer's lock held, inside enter and leave. */
 int clean_count(sdb *db, unsigned slot, uint32_t number);
 /* At most about `budget` pages of a round. Any thread, without the writer's lock. */
 int clean_step(sdb *db, unsigned budget, bool *more);

@@ -337,8 +337,10 @@ static int step_room(sdb *db) {
   unsigned slot;
   writer_enter(db, &slot);
   int rc = db->roots.recount ? commit_ready(db) : SDB_END;
+  if (s->cursor == 1) s->again = false;
   int next = rc == SDB_OK ? pager_next_sparse(db->pager, &s->cursor, ROOM_WORDS, UINT32_MAX, &number) : rc;
   if (next == SDB_OK) rc = clean_count(db, slot, number);
+  s->again |= rc == SDB_IO || rc == SDB_NO_MEMORY || next == SDB_IO || next == SDB_NO_MEMORY;
   writer_leave(db, slot);
   if (next == SDB_OK || next == SDB_NOT_FOUND) return rc == SDB_NO_MEMORY ? rc : SDB_OK;
   next_phase(s);
@@ -435,7 +437,7 @@ static int step_count(sdb *db) {
   for (unsigned n = 0; rc == SDB_OK && n < COUNT_TURN && s->counted < rt->doc_limit;) rc = trusted(db, slot, count_one(db, &n));
   if (rc == SDB_OK && s->counted >= rt->doc_limit) {
     rt->content_bytes = s->bytes;
-    rt->recount = false;
+    rt->recount = s->again;
     db->checkpoint_wanted = true;
     rc = SDB_END;
   }

@@ -22,31 +22,39 @@ static uint64_t now_us(const sdb *db) { return db->e.storage->monotonic_us(db->e
 
 /* --- Checkpoint --------------------------------------------------------------------------------------------------------------- */
 
+/* Some have been set aside just now: they get a second chance, at another time. */
+static int set_aside(sdb *db) {
+  db->retry_us = now_us(db) + RETRY_US;
+  return env_fail(&db->e, SDB_IO,
+                  "cannot read what dropped versions name; the next checkpoint gives their space up, until a scrub");
+}
+
 /* Space of dropped records is taken back before the state is fixed, a part at a time so that commits come between. */
 static int collect_in_turns(sdb *db) {
   size_t aside = SIZE_MAX;
-  for (;;) {
+  int rc = SDB_OK;
+  for (bool some = true; rc == SDB_OK && some;) {
     unsigned slot;
     writer_enter(db, &slot);
     if (aside == SIZE_MAX) aside = db->dropped_aside;
-    int rc = collect(db, 256);
-    bool some = db->dropped_count > db->dropped_aside;
-    if (db->dropped_aside > aside) rc = SDB_IO; /* they get a second chance, at another time */
+    rc = collect(db, 256);
+    some = db->dropped_count > db->dropped_aside;
+    if (rc == SDB_OK && !some && db->dropped_aside > aside) rc = set_aside(db);
     writer_leave(db, slot);
-    if (rc != SDB_OK || !some) return rc;
   }
+  return rc;
 }
 
 static int checkpoint_begin(sdb *db, bool trim) {
   uint64_t durable, version = 0, sequence = 0;
   unsigned slot;
   int rc = collect_in_turns(db);
-  if (rc == SDB_IO) db->retry_us = now_us(db) + RETRY_US;
   if (rc != SDB_OK) return rc;
   lead_begin(db);
   writer_enter(db, &slot);
   rc = whole_check(db);
   if (rc == SDB_OK) rc = collect_all(db);
+  if (rc == SDB_IO) rc = set_aside(db);
   if (rc == SDB_OK) {
     publish_lazy(db);
     log_seal(db->log);

@@ -6,7 +6,7 @@
  *     trees       every leaf of every tree and the way to it; damage starts a rebuild
  *     empty       the records that are whole leave the damaged heap pages
  *     documents   every version: record, content or chunks; which damaged heap page is still referred to
- *     release     damaged heap pages that nothing refers to are given back
+ *     release     damaged heap pages that nothing refers to are given back; none while the device keeps back what may refer to them
  *     room        where damaged or unreadable records were replaced or dropped: heap pages that are whole count their records
  *     mark        then also pages in use that are not in the map, those of large contents
  *     count       and the bytes of content; each version of each document takes its own out of what was marked
@@ -190,6 +190,11 @@ static void refer(struct scrub *s, uint64_t place) {
     if (s->held[i].number == place_page(place)) s->held[i].referred = true;
 }
 
+/* Something that could not be read may lead to any of them. */
+static void refer_to_all(struct scrub *s) {
+  for (size_t i = 0; i < s->held_count; i++) s->held[i].referred = true;
+}
+
 /* The page is damaged as it was, and nothing refers to it. */
 static int release(sdb *db, const struct held_page *h) {
   struct quarantined q;
@@ -278,6 +283,7 @@ static int scrub_document(sdb *db, unsigned slot, uint64_t view, unsigned *budge
   for (; *budget > 0; s->chunk = 0) {
     rc = trusted(db, slot, scrub_version(db, view, &entry, s->version, budget));
     if (rc == SDB_OK) return SDB_OK;
+    if (rc == SDB_IO && entry.previous) refer_to_all(s); /* what is behind that version the device may show another time */
     if (rc != SDB_END && found(db, rc) != SDB_OK) return rc;
     if (*budget > 0) --*budget;
     if (s->version-- <= oldest) return SDB_END;
@@ -299,7 +305,7 @@ static void table_lost(sdb *db) {
   if (rc == SDB_OK || rc == SDB_NOT_FOUND) return;
   (void)found(db, rc);
   s->document = (s->document + per_page - 1) / per_page * per_page;
-  for (size_t i = 0; i < s->held_count; i++) s->held[i].referred = true; /* by whom is not known */
+  refer_to_all(s);
 }
 
 static int step_documents(sdb *db) {

@@ -106,6 +106,17 @@ static sim *base_new(void) {
 
 /* --- Places that hold records or large contents ------------------------------------------------------------------------------- */
 
+struct sought {
+  uint32_t number, place;
+};
+
+static int seek_place(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
+  struct sought *s = user;
+  (void)kind, (void)live;
+  if (number == s->number) s->place = place;
+  return SDB_OK;
+}
+
 static int note_kind(void *user, uint32_t number, uint8_t kind, uint32_t place, uint32_t live) {
   (void)user, (void)number, (void)live;
   kinds[place] = kind;
@@ -335,6 +346,63 @@ START_TEST(test_scrub_that_comes_early) {
 }
 END_TEST
 
+/* Two places at once: what stands at one of them is led to by what stands at the other, and a scrub must not take it for nobody's.
+ */
+START_TEST(test_chain_through_two_places) {
+  enum { OF = 3, KEPT = 5, FILL = 20 };
+  sim *base = sim_new(1);
+  sdb *db;
+  uint32_t at[KEPT + 1] = {0};
+  versions = KEPT;
+  ck_assert_int_eq(open_on(base, &db), SDB_OK);
+  for (unsigned round = 1; round <= KEPT; round++) { /* each version on a page of its own */
+    ck_assert_int_eq(put(db, OF, round), SDB_OK);
+    for (unsigned i = 0; i < FILL; i++) ck_assert_int_eq(put(db, round * FILL + i, 1), SDB_OK);
+  }
+  for (unsigned i = FILL; i < (KEPT + 1) * FILL; i++) {
+    char path[64];
+    ck_assert_int_eq(sdb_delete(db, path, path_of(i, path), NULL, NULL), SDB_OK);
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  ck_assert_int_eq(open_on(base, &db), SDB_OK);
+  for (uint32_t version = 1; version <= KEPT; version++) {
+    char path[64];
+    table_entry entry;
+    uint64_t document, place;
+    unsigned slot;
+    writer_enter(db, &slot);
+    ck_assert_int_eq(document_entry(db, VIEW_HEAD, path, path_of(OF, path), &document, &entry), SDB_OK);
+    ck_assert_int_eq(document_place(db, VIEW_HEAD, document, &entry, version, &place), SDB_OK);
+    struct sought page = {place_page(place), 0};
+    ck_assert_int_eq(pager_walk(db->pager, seek_place, &page), SDB_OK);
+    at[version] = page.place;
+    writer_leave(db, slot);
+  }
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  for (unsigned a = 1; a <= KEPT; a++)
+    for (unsigned b = 1; b < a; b++) {
+      sim *device = sim_clone(base, a);
+      static uint8_t got[LARGE];
+      char path[64];
+      size_t size;
+      if (at[a] == at[b]) continue;
+      ck_assert_int_eq(open_on(device, &db), SDB_OK);
+      bad = (uint64_t)at[a] * PAGE, bad_too = (uint64_t)at[b] * PAGE;
+      scrub_whole(db);
+      bad = bad_too = NONE;
+      ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
+      for (uint32_t version = 1; version <= KEPT; version++) {
+        int rc = sdb_get(db, path, path_of(OF, path), version, got, sizeof got, &size, NULL);
+        ck_assert_msg(rc == SDB_OK, "places of versions %u and %u: version %u: %s", a, b, version, sdb_strerror(rc));
+      }
+      ck_assert_uint_eq(problems(db, true), 0);
+      ck_assert_int_eq(sdb_close(db), SDB_OK);
+      sim_free(device);
+    }
+  sim_free(base);
+}
+END_TEST
+
 /* One slot is enough, whichever counts: the other one leads to the same state, with the log. */
 START_TEST(test_one_slot) {
   const uint64_t slots[2] = {0, SLOT_B};
@@ -375,6 +443,7 @@ int main(void) {
   tcase_add_loop_test(places, test_one_bad_place, 0, 2);
   tcase_add_test(places, test_what_was_unreadable_for_a_while);
   tcase_add_test(places, test_many_at_once);
+  tcase_add_test(places, test_chain_through_two_places);
   tcase_add_loop_test(places, test_scrub_that_comes_early, 0, 2);
   tcase_add_loop_test(places, test_one_slot, 0, 4);
   suite_add_tcase(suite, places);

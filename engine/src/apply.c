@@ -167,15 +167,23 @@ static int scan_free(sdb *db) {
   return SDB_OK;
 }
 
-int document_number(sdb *db, uint64_t *number) {
-  if (db->free_count == 0) {
-    int rc = scan_free(db);
-    if (rc != SDB_OK) return rc;
-  }
-  if (db->free_count > 0) {
+/* The next of those that are free. It is asked for once more: what said so may have been zeros in the place of a page. */
+static int reuse(sdb *db, uint64_t *number) {
+  int rc = SDB_OK;
+  if (db->free_count == 0) rc = scan_free(db);
+  while (rc == SDB_OK && db->free_count > 0) {
+    table_entry entry;
     *number = db->free_documents[--db->free_count];
-    return SDB_OK;
+    rc = table_get(db->table, VIEW_HEAD, *number, &entry);
+    if (rc == SDB_NOT_FOUND) return SDB_OK;
+    if (rc == SDB_IO || rc == SDB_CORRUPT) rc = SDB_OK; /* unused until the next open */
   }
+  return rc == SDB_OK ? SDB_NOT_FOUND : rc;
+}
+
+int document_number(sdb *db, uint64_t *number) {
+  int rc = reuse(db, number);
+  if (rc != SDB_NOT_FOUND) return rc;
   if (db->roots.doc_limit >= table_capacity(db->table)) return env_fail(&db->e, SDB_FULL, "the table of documents is full");
   *number = db->roots.doc_limit++;
   if (db->free_scan == *number) db->free_scan++;

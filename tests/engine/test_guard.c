@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <check.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -264,6 +265,60 @@ START_TEST(test_nothing_dies_of_zeros) {
 }
 END_TEST
 
+/* --- Numbers that are free ---------------------------------------------------------------------------------------------------- */
+
+static const uint8_t *mapped; /* the beginning of the file */
+
+static const void *note_map(sdb_file *file, uint64_t offset, size_t len) {
+  const void *at = sdb_storage_file()->map(file, offset, len);
+  if (offset == 0) mapped = at;
+  return at;
+}
+
+/* Half a page of the table is not given for once, while a free number is looked for: those of documents seem free. */
+START_TEST(test_no_number_is_given_twice) {
+  sdb_storage calls = *sdb_storage_file();
+  sdb_options o;
+  char path[32];
+  sdb *db;
+  fill();
+  db = open_guarded(false);
+  ck_assert_int_eq(sdb_delete(db, path, path_of(DOCUMENTS - 1, path), NULL, NULL), SDB_OK);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+  calls.map = note_map;
+  sdb_options_init(&o);
+  o.storage = &calls;
+  o.fault_guard = true;
+  o.threads = false;
+  ck_assert_int_eq(sdb_open("guard.sdb", &o, &db), SDB_OK);
+  for (unsigned i = 0; i < DOCUMENTS - 1; i++) {
+    size_t size;
+    ck_assert_int_eq(sdb_get(db, path, path_of(i, path), SDB_CURRENT, buffer, LEN, &size, NULL), SDB_OK);
+  }
+  note_pages(db, UINT32_MAX);
+  int empty = open("empty", O_RDWR | O_CREAT, 0600);
+  ck_assert_int_ge(empty, 0);
+  for (uint32_t i = 0; i < table_count; i++) {
+    void *half = (void *)(uintptr_t)(mapped + tables[i] * (uint64_t)SIZE + 4096);
+    ck_assert_ptr_eq(mmap(half, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, empty, 0), half);
+  }
+  int rc = sdb_put(db, "/fresh", 6, "fresh", 5, NULL, NULL);
+  ck_assert_int_eq(rc, SDB_IO);
+  ck_assert_uint_gt(faults_of(db), 0);
+  for (unsigned i = 0; i < 20; i++) {
+    size_t len = (size_t)snprintf(path, sizeof path, "/fresh/%u", i);
+    ck_assert_int_eq(sdb_put(db, path, len, "fresh", 5, NULL, NULL), SDB_OK);
+  }
+  for (unsigned i = 0; i < DOCUMENTS - 1; i++) {
+    size_t size;
+    rc = sdb_get(db, path, path_of(i, path), SDB_CURRENT, buffer, LEN, &size, NULL);
+    ck_assert_msg(rc == SDB_OK && size == LEN, "document %u: %s", i, sdb_strerror(rc));
+  }
+  close(empty);
+  ck_assert_int_eq(sdb_close(db), SDB_OK);
+}
+END_TEST
+
 /* --- What is not trusted ------------------------------------------------------------------------------------------------------ */
 
 static void (*engine_fault)(void *user);
@@ -471,6 +526,7 @@ int main(void) {
   tcase_add_test(tc, test_streams_answer_io);
   tcase_add_test(tc, test_commits_answer_io);
   tcase_add_test(tc, test_nothing_dies_of_zeros);
+  tcase_add_test(tc, test_no_number_is_given_twice);
 #if SDB_THREADS
   tcase_add_test(tc, test_threads_at_one_hole);
 #endif

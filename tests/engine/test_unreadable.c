@@ -381,11 +381,11 @@ START_TEST(test_chain_through_two_places) {
   ck_assert_int_eq(sdb_close(db), SDB_OK);
   for (unsigned a = 1; a <= KEPT; a++)
     for (unsigned b = 1; b < a; b++) {
-      sim *device = sim_clone(base, a);
       static uint8_t got[LARGE];
       char path[64];
       size_t size;
       if (at[a] == at[b]) continue;
+      sim *device = sim_clone(base, a);
       ck_assert_int_eq(open_on(device, &db), SDB_OK);
       bad = (uint64_t)at[a] * PAGE, bad_too = (uint64_t)at[b] * PAGE;
       scrub_whole(db);

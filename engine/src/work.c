@@ -54,7 +54,7 @@ static int checkpoint_begin(sdb *db, bool trim) {
   writer_enter(db, &slot);
   rc = whole_check(db);
   if (rc == SDB_OK) rc = collect_all(db);
-  if (rc == SDB_IO) rc = set_aside(db);
+  if (rc == SDB_IO) db->retry_us = now_us(db) + RETRY_US;
   if (rc == SDB_OK) {
     publish_lazy(db);
     log_seal(db->log);

@@ -93,6 +93,7 @@ struct sim {
     int code;
   } fault;
   uint64_t die_at; /* as a count of SIM_CHANGE; 0: never */
+  bool dies;       /* in this call or, between calls, the next one */
   bool dead;
   allocation *allocations;
   uint64_t allocation_count, allocation_number;
@@ -430,7 +431,7 @@ static enum verdict enter(sim *s, enum sim_kind kind, const sim_event *event) {
   if (changes) s->calls[SIM_CHANGE]++;
   if (s->dead) return DEAD;
   if (changes && s->watch != NULL) s->watch(s->watch_user, event);
-  if (changes && s->die_at != 0 && s->calls[SIM_CHANGE] == s->die_at) {
+  if (changes && (s->dies || (s->die_at != 0 && s->calls[SIM_CHANGE] == s->die_at))) {
     s->dead = true;
     return DIE;
   }
@@ -451,7 +452,7 @@ void sim_fail(sim *s, enum sim_kind kind, uint64_t nth, bool for_good, int code)
 void sim_fail_nothing(sim *s) { s->fault.armed = false; }
 bool sim_failed(const sim *s) { return s->fault.struck; }
 void sim_die_at(sim *s, uint64_t nth) { s->die_at = nth == 0 ? 0 : s->calls[SIM_CHANGE] + nth; }
-void sim_die_now(sim *s) { s->die_at = s->calls[SIM_CHANGE]; }
+void sim_die_now(sim *s) { s->dies = true; }
 bool sim_dead(const sim *s) { return s->dead; }
 void sim_limit(sim *s, uint64_t bytes) { s->limit = bytes; }
 
@@ -495,6 +496,7 @@ void sim_crash(sim *s, enum sim_crash_mode mode, uint64_t seed) {
   for (node *n = s->nodes; n != NULL; n = n->next) crash_node(n, mode, &random);
   s->dead = false;
   s->die_at = 0;
+  s->dies = false;
   s->fault.armed = false;
 }
 

@@ -68,7 +68,7 @@ void sim_fail_nothing(sim *device);
 bool sim_failed(const sim *device);
 /* The process dies in the `nth` call of kind SIM_CHANGE; 0: it does not. */
 void sim_die_at(sim *device, uint64_t nth);
-/* From a watcher: the process dies in the very call that is watched. */
+/* From a watcher: the process dies in the very call that is watched. From elsewhere: in the next call of kind SIM_CHANGE. */
 void sim_die_now(sim *device);
 bool sim_dead(const sim *device);
 /* What the power cut leaves. Nothing may be open. Afterwards all is durable and calls work again. */

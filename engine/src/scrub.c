@@ -295,16 +295,15 @@ static int scrub_document(sdb *db, unsigned slot, uint64_t view, unsigned *budge
 static void table_lost(sdb *db) {
   struct scrub *s = &db->scrub;
   table_entry entry;
-  uint64_t per_page = (page_size(db->pager) - PAGE_HEADER) / 16;
   pager_lock(db->pager);
   unsigned slot = pager_enter(db->pager);
   int rc = trusted(db, slot, table_get(db->table, VIEW_HEAD, s->document, &entry));
   pager_leave(db->pager, slot);
   pager_unlock(db->pager);
-  s->document++;
+  uint64_t asked = s->document++;
   if (rc == SDB_OK || rc == SDB_NOT_FOUND) return;
   (void)found(db, rc);
-  s->document = (s->document + per_page - 1) / per_page * per_page;
+  s->document = table_page_end(db->table, asked);
   refer_to_all(s);
 }
 

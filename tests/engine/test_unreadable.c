@@ -189,6 +189,7 @@ static bool one_place(const sim *base, uint64_t at, bool crash) {
   if (crash) {
     sim_die_now(device);
     (void)sdb_close(db);
+    ck_assert(sim_dead(device));
     sim_crash(device, SIM_KEEP_ALL, at);
   } else {
     int rc = sdb_checkpoint(db);
@@ -416,7 +417,7 @@ START_TEST(test_one_slot) {
   ck_assert_int_eq(sdb_flush(db), SDB_OK);
   if (crash) sim_die_now(device);
   int rc = sdb_close(db);
-  ck_assert(crash || rc == SDB_OK);
+  ck_assert(crash ? sim_dead(device) : rc == SDB_OK);
   if (crash) sim_crash(device, SIM_DROP_ALL, 1);
   bad = slots[_i & 1];
   bad_too = slots[1 - (_i & 1)];

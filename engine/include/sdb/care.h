@@ -55,8 +55,8 @@ typedef struct sdb_copy_report {
 /* Writes a copy of the database at the moment of the call: every commit acknowledged before is in it. Commits, reads and
  * checkpoints go on; a commit never waits for the copy (checkpoints wait while the page map, a thousandth of the file, is copied).
  * Pages freed meanwhile are used again when the copy is done. The copy is one file, as after a clean close, with the database's id,
- * epoch, document ids, versions and times; what is encrypted is copied as it is. Do not write to
- * it while the original lives on under the same epoch: sdb_restore() makes a database of it that may go its own way. SDB_EXISTS,
+ * epoch, document ids, versions and times; what is encrypted is copied as it is. Do not write to it while the original lives on
+ * under the same epoch: sdb_restore() makes a database of it that may go its own way. SDB_EXISTS,
  * SDB_CORRUPT (what was read or copied does not verify: no copy), SDB_READ_ONLY (a log that was only replayed into memory),
  * SDB_CANCELLED, SDB_INVALID (also: the destination is the database itself, or a file of its own), SDB_LOCKED (somebody has the
  * database open that is to be replaced), SDB_FULL, SDB_IO, SDB_DENIED, SDB_NO_MEMORY,

@@ -609,9 +609,8 @@ typedef struct sdb_check_report {
 
 /* Proves that every page is reachable exactly once or free or held for a reason, that trees, table and records agree, and that
  * every checksum holds. Each problem is told to `problem` (may be NULL) as one sentence; it must not call the database. Writers
- * wait meanwhile, readers do not.
- * SDB_OK also when there are problems: look at the count. SDB_NO_MEMORY, SDB_IO; SDB_SYNC_FAILED where what is in memory is no
- * state of the database any more: open it again. */
+ * wait meanwhile, readers do not. SDB_OK also when there are problems: look at the count. SDB_NO_MEMORY, SDB_IO; SDB_SYNC_FAILED
+ * where what is in memory is no state of the database any more: open it again. */
 SDB_API SDB_MUST_USE int sdb_check(sdb *db, void (*problem)(void *user, const char *sentence), void *user,
                                    sdb_check_report *report);
 

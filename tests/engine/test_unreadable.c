@@ -18,44 +18,14 @@
 #define NAME "unreadable.sdb"
 enum { DOCUMENTS = 150, FRESH = 40, PAGE = 4096, LARGE = 20000 };
 
-/* --- A storage with one bad place --------------------------------------------------------------------------------------------- */
-
-static const sdb_storage *whole;
-static sdb_file *data_file;
-#define NONE UINT64_MAX
-static uint64_t bad = NONE, bad_too = NONE;
-
-static int open_watched(void *ctx, const char *name, unsigned flags, sdb_file **file) {
-  int rc = whole->open(ctx, name, flags, file);
-  if (rc == SDB_OK && strcmp(name, NAME) == 0) data_file = *file;
-  return rc;
-}
-
-static bool hits(uint64_t place, uint64_t offset, size_t len) {
-  return place != NONE && offset < place + PAGE && offset + len > place;
-}
-
-static uint8_t kinds[4096]; /* of physical pages: PAGE_..., or EXTENT */
-enum { EXTENT = 200 };
-static bool no_contents; /* no page of large contents is given */
-
-static int read_unless_bad(sdb_file *file, uint64_t offset, void *buf, size_t len) {
-  if (file == data_file && no_contents && offset / PAGE < sizeof kinds && kinds[offset / PAGE] == EXTENT) return SDB_IO;
-  if (file == data_file && (hits(bad, offset, len) || hits(bad_too, offset, len))) return SDB_IO;
-  return whole->read(file, offset, buf, len);
-}
+/* --- The database ------------------------------------------------------------------------------------------------------------- */
 
 static unsigned versions = 2;
 
 static int open_on(const sim *device, sdb **db) {
-  static sdb_storage watched;
   sdb_options o;
-  whole = sim_storage(device);
-  watched = *whole;
-  watched.open = open_watched;
-  watched.read = read_unless_bad;
   sdb_options_init(&o);
-  o.storage = &watched;
+  o.storage = sim_storage(device);
   o.threads = false;
   o.use_mmap = false;
   o.page_size = PAGE;
@@ -105,6 +75,12 @@ static sim *base_new(void) {
 }
 
 /* --- Places that hold records or large contents ------------------------------------------------------------------------------- */
+
+static uint8_t kinds[4096]; /* of physical pages: PAGE_..., or EXTENT */
+enum { EXTENT = 200 };
+
+/* From now on the device does not give the page. */
+static void spoil(sim *device, uint64_t page) { sim_unreadable(device, NAME, page * PAGE, PAGE, 0); }
 
 struct sought {
   uint32_t number, place;
@@ -176,7 +152,7 @@ static bool one_place(const sim *base, uint64_t at, bool crash) {
   unsigned newest[DOCUMENTS + 2 * FRESH], refused = 0;
   sdb *db;
   ck_assert_int_eq(open_on(device, &db), SDB_OK);
-  bad = at;
+  sim_unreadable(device, NAME, at, PAGE, 0);
   for (unsigned i = 0; i < DOCUMENTS; i++) {
     int rc = put(db, i, 3);
     ck_assert_msg(rc == SDB_OK || rc == SDB_IO, "bad place %" PRIu64 ": %s", at, sdb_strerror(rc));
@@ -201,7 +177,7 @@ static bool one_place(const sim *base, uint64_t at, bool crash) {
   for (unsigned i = DOCUMENTS + FRESH; i < DOCUMENTS + 2 * FRESH; i++) ck_assert_int_eq(put(db, i, newest[i] = 5), SDB_OK);
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
   ck_assert_int_eq(sdb_close(db), SDB_OK);
-  bad = NONE;
+  sim_readable(device);
   bool some = scrub_finds_it_all(device, newest, at);
   sim_free(device);
   return some;
@@ -236,13 +212,13 @@ START_TEST(test_what_was_unreadable_for_a_while) {
     sim *device = sim_clone(base, i);
     sdb *db;
     ck_assert_int_eq(open_on(device, &db), SDB_OK);
-    bad = (uint64_t)i * PAGE;
+    spoil(device, i);
     for (unsigned k = 0; k < DOCUMENTS; k++) {
       int rc = put(db, k, 3);
       ck_assert(rc == SDB_OK || rc == SDB_IO);
     }
     aside += db->dropped_aside;
-    bad = NONE;
+    sim_readable(device);
     ck_assert_uint_eq(problems(db, true), 0);
     ck_assert_int_eq(sdb_close(db), SDB_OK);
     sim_free(device);
@@ -268,7 +244,8 @@ START_TEST(test_many_at_once) {
   ck_assert_int_eq(sdb_close(db), SDB_OK);
   (void)places_of(device);
   ck_assert_int_eq(open_on(device, &db), SDB_OK);
-  no_contents = true;
+  for (uint64_t i = 0; i < sizeof kinds; i++)
+    if (kinds[i] == EXTENT) spoil(device, i);
   ck_assert_int_eq(sdb_batch_open(db, &batch), SDB_OK);
   for (unsigned i = 0; i < 3; i++) ck_assert_int_eq(sdb_batch_delete(batch, path, path_of(large[i], path), SDB_ANY), SDB_OK);
   ck_assert_int_eq(sdb_batch_commit(batch, NULL, NULL, 0, NULL), SDB_OK);
@@ -277,7 +254,7 @@ START_TEST(test_many_at_once) {
   sdb_message(db, text, sizeof text);
   ck_assert_msg(strstr(text, "dropped"), "%s", text);
   ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
-  no_contents = false;
+  sim_readable(device);
   ck_assert_int_eq(sdb_scrub(db), SDB_OK);
   for (bool more = true; more;) ck_assert_int_eq(sdb_step(db, 64, &more), SDB_OK);
   ck_assert_uint_eq(problems(db, true), 0);
@@ -319,11 +296,11 @@ START_TEST(test_scrub_that_comes_early) {
     sdb *db;
     bool more = true;
     ck_assert_int_eq(open_on(device, &db), SDB_OK);
-    bad = (uint64_t)i * PAGE;
+    spoil(device, i);
     put_if_given(db, 0, DOCUMENTS / 2);
     bool lost = is_given_up(db);
     put_if_given(db, DOCUMENTS / 2, DOCUMENTS);
-    bad = NONE;
+    sim_readable(device);
     if (lost && db->dropped_aside > 0) {
       tried++;
       ck_assert_int_eq(sdb_scrub(db), SDB_OK);
@@ -331,9 +308,9 @@ START_TEST(test_scrub_that_comes_early) {
         ck_assert_int_eq(sdb_step(db, 1, &more), SDB_OK);
         if (_i != LOST_WHILE_COUNTING || !db->scrub.counted || told) continue;
         told = true;
-        bad = (uint64_t)i * PAGE;
+        spoil(device, i);
         ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
-        bad = NONE;
+        sim_readable(device);
       }
       ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
       scrub_whole(db);
@@ -388,9 +365,10 @@ START_TEST(test_chain_through_two_places) {
       if (at[a] == at[b]) continue;
       sim *device = sim_clone(base, a);
       ck_assert_int_eq(open_on(device, &db), SDB_OK);
-      bad = (uint64_t)at[a] * PAGE, bad_too = (uint64_t)at[b] * PAGE;
+      spoil(device, at[a]);
+      spoil(device, at[b]);
       scrub_whole(db);
-      bad = bad_too = NONE;
+      sim_readable(device);
       ck_assert_int_eq(sdb_checkpoint(db), SDB_OK);
       for (uint32_t version = 1; version <= KEPT; version++) {
         int rc = sdb_get(db, path, path_of(OF, path), version, got, sizeof got, &size, NULL);
@@ -419,17 +397,19 @@ START_TEST(test_one_slot) {
   int rc = sdb_close(db);
   ck_assert(crash ? sim_dead(device) : rc == SDB_OK);
   if (crash) sim_crash(device, SIM_DROP_ALL, 1);
-  bad = slots[_i & 1];
-  bad_too = slots[1 - (_i & 1)];
+  uint64_t bad = slots[_i & 1];
+  sim_unreadable(device, NAME, bad, SLOT_SIZE, 0);
+  sim_unreadable(device, NAME, slots[1 - (_i & 1)], SLOT_SIZE, 0);
   ck_assert_int_eq(open_on(device, &db), SDB_IO);
-  bad_too = NONE;
+  sim_readable(device);
+  sim_unreadable(device, NAME, bad, SLOT_SIZE, 0);
   for (unsigned round = 0; round < 3; round++) {
     ck_assert_int_eq(open_on(device, &db), SDB_OK);
     for (unsigned i = 0; i < DOCUMENTS; i++) require(db, i, i >= DOCUMENTS / 2 ? 3 : round ? 5 : 4, bad);
     for (unsigned i = 0; i < DOCUMENTS / 2; i++) ck_assert_int_eq(put(db, i, 5), SDB_OK);
     ck_assert_int_eq(sdb_close(db), SDB_OK);
   }
-  bad = NONE;
+  sim_readable(device);
   ck_assert_int_eq(open_on(device, &db), SDB_OK);
   ck_assert_uint_eq(problems(db, true), 0);
   ck_assert_int_eq(sdb_close(db), SDB_OK);

@@ -18,26 +18,6 @@
 #define NAME "unreadable.sdb"
 enum { DOCUMENTS = 300, PAGE = 4096, LARGE = 30000, MOST_BAD = 6, MOST_KEPT = 5, VIEWS = 2 };
 
-/* --- A storage with bad places ------------------------------------------------------------------------------------------------ */
-
-static const sdb_storage *whole;
-static sdb_file *data_file;
-static uint64_t bad[MOST_BAD];
-static unsigned bad_count;
-static uint64_t flaky; /* not 0: every second read of a bad place succeeds, as chance has it */
-
-static int open_watched(void *ctx, const char *name, unsigned flags, sdb_file **file) {
-  int rc = whole->open(ctx, name, flags, file);
-  if (rc == SDB_OK && strcmp(name, NAME) == 0) data_file = *file;
-  return rc;
-}
-
-static int read_unless_bad(sdb_file *file, uint64_t offset, void *buf, size_t len) {
-  for (unsigned i = 0; file == data_file && i < bad_count; i++)
-    if (offset < bad[i] + PAGE && offset + len > bad[i] && (!flaky || sim_random(&flaky) % 2)) return SDB_IO;
-  return whole->read(file, offset, buf, len);
-}
-
 /* --- The model ---------------------------------------------------------------------------------------------------------------- */
 
 struct version {
@@ -60,6 +40,7 @@ static struct play {
   bool suffix, encrypted, large_pages;
   struct document d[DOCUMENTS];
   struct view views[VIEWS];
+  unsigned bad; /* places that the device does not give */
   unsigned refused, unread, crashes, given_up;
 } t;
 
@@ -79,7 +60,12 @@ static void made(struct document *d, struct version v) {
   if (d->kept < t.keep) d->kept++;
 }
 
-static bool accept(int rc) { return rc == SDB_OK || (bad_count && rc == SDB_IO); }
+static void give_all(void) {
+  sim_readable(t.device);
+  t.bad = 0;
+}
+
+static bool accept(int rc) { return rc == SDB_OK || (t.bad && rc == SDB_IO); }
 
 #define holds(what, ...) ck_assert_msg(what, __VA_ARGS__)
 
@@ -91,13 +77,13 @@ static void verify_one(const sdb_snapshot *at, const struct document *d, unsigne
               : sdb_get(t.db, path, len, number, got, sizeof got, &size, NULL);
   char text[256] = "";
   sdb_message(t.db, text, sizeof text);
-  if (bad_count && rc == SDB_IO) {
+  if (t.bad && rc == SDB_IO) {
     t.unread++;
     return;
   }
   bool there = back < d->kept;
   holds(rc == (there ? SDB_OK : SDB_NOT_FOUND), "seed %" PRIu64 ": document %u, %u back of %u (kept %u), %s, %u bad: %s %s", t.seed,
-        i, back, d->version, d->kept, at ? "snapshot" : "now", bad_count, sdb_strerror(rc), text);
+        i, back, d->version, d->kept, at ? "snapshot" : "now", t.bad, sdb_strerror(rc), text);
   if (!there) return;
   holds(size == d->v[back].size, "seed %" PRIu64 ": document %u, %u back: size %zu", t.seed, i, back, size);
   fill(d->v[back]);
@@ -112,15 +98,10 @@ static void verify_all(const sdb_snapshot *at, const struct document *d) {
 /* --- The handle --------------------------------------------------------------------------------------------------------------- */
 
 static int open_db(void) {
-  static sdb_storage watched;
   static const uint8_t key[SDB_KEY_SIZE] = {1, 2, 3};
   sdb_options o;
-  whole = sim_storage(t.device);
-  watched = *whole;
-  watched.open = open_watched;
-  watched.read = read_unless_bad;
   sdb_options_init(&o);
-  o.storage = &watched;
+  o.storage = sim_storage(t.device);
   o.threads = false;
   o.use_mmap = false;
   o.page_size = t.large_pages ? 8192 : PAGE;
@@ -151,14 +132,14 @@ static void reopen(bool crash) {
   holds(accept(rc), "seed %" PRIu64 ": open: %s", t.seed, sdb_strerror(rc));
   if (rc == SDB_OK) return;
   t.refused++;
-  bad_count = 0;
+  give_all();
   rc = open_db();
   holds(rc == SDB_OK, "seed %" PRIu64 ": open without a bad place: %s", t.seed, sdb_strerror(rc));
 }
 
 static void spoiled(int *rc) {
-  if (*rc != SDB_SYNC_FAILED || !bad_count) return;
-  bad_count = 0;
+  if (*rc != SDB_SYNC_FAILED || !t.bad) return;
+  give_all();
   drop_views();
   (void)sdb_close(t.db);
   *rc = open_db();
@@ -253,20 +234,20 @@ static int pick_one(void *user, uint32_t number, uint8_t kind, uint32_t place, u
 }
 
 static void spoil(void) {
-  uint64_t size = t.large_pages ? 8192 : PAGE;
+  uint64_t size = t.large_pages ? 8192 : PAGE, places[MOST_BAD];
   unsigned n = 1 + (unsigned)below(MOST_BAD);
-  bad_count = 0;
+  give_all();
   pager_lock(t.db->pager);
   unsigned slot = pager_enter(t.db->pager);
   for (unsigned i = 0; i < n; i++) {
     struct pick p = {(uint32_t)below(pager_pages_total(t.db->pager)), 0};
     if (i % 3) ck_assert_int_eq(pager_walk(t.db->pager, pick_one, &p), SDB_OK);
-    bad[i] = p.place * size;
+    places[i] = p.place * size;
   }
   pager_leave(t.db->pager, slot);
   pager_unlock(t.db->pager);
-  bad_count = n;
-  flaky = below(2) * (1 + below(1u << 20));
+  uint64_t chance = below(2) * (1 + below(1u << 20));
+  for (t.bad = 0; t.bad < n; t.bad++) sim_unreadable(t.device, NAME, places[t.bad], PAGE, chance);
 }
 
 static void step(unsigned budget) {
@@ -287,7 +268,7 @@ static void act(void) {
   unsigned i = (unsigned)below(DOCUMENTS);
   switch (below(40)) {
     case 0: spoil(); break;
-    case 1: bad_count = 0; break;
+    case 1: give_all(); break;
     case 2: view(); break;
     case 3: checkpoint(); break;
     case 4: ck_assert(sdb_scrub(t.db) != SDB_INVALID); break;
@@ -338,7 +319,7 @@ static void scrub(void) {
 }
 
 static void heal(void) {
-  bad_count = 0;
+  give_all();
   verify_all(NULL, t.d);
   for (unsigned i = 0; i < VIEWS; i++)
     if (t.views[i].at) verify_all(t.views[i].at, t.views[i].d);
@@ -353,7 +334,6 @@ static void one_seed(uint64_t seed) {
   t.keep = 1 + (unsigned)(seed % MOST_KEPT);
   t.suffix = below(2), t.encrypted = below(3) == 0, t.large_pages = below(4) == 0;
   t.device = sim_new(seed);
-  bad_count = 0;
   ck_assert_int_eq(open_db(), SDB_OK);
   for (unsigned round = 0; round < 4; round++) {
     for (unsigned n = 0; n < 600; n++) act();

@@ -92,6 +92,14 @@ struct sim {
     uint64_t at;
     int code;
   } fault;
+  struct {
+    struct bad_place {
+      const node *node;
+      uint64_t from, to;
+    } * places;
+    size_t count, cap;
+    uint64_t chance;
+  } bad;
   uint64_t die_at; /* as a count of SIM_CHANGE; 0: never */
   bool dies;       /* in this call or, between calls, the next one */
   bool dead;
@@ -450,6 +458,25 @@ void sim_fail(sim *s, enum sim_kind kind, uint64_t nth, bool for_good, int code)
 }
 
 void sim_fail_nothing(sim *s) { s->fault.armed = false; }
+
+void sim_unreadable(sim *s, const char *name, uint64_t offset, uint64_t len, uint64_t chance) {
+  const node *n = name_get(&s->present, name);
+  assert(n != NULL);
+  s->bad.places = grow(s->bad.places, &s->bad.cap, s->bad.count + 1, sizeof *s->bad.places);
+  s->bad.places[s->bad.count++] = (struct bad_place){n, offset, offset + len};
+  s->bad.chance = chance;
+}
+
+void sim_readable(sim *s) { s->bad.count = 0; }
+
+static bool is_unreadable(sim *s, const node *n, uint64_t offset, size_t len) {
+  for (size_t i = 0; i < s->bad.count; i++) {
+    const struct bad_place *b = &s->bad.places[i];
+    if (b->node == n && offset < b->to && offset + len > b->from) return s->bad.chance == 0 || sim_random(&s->bad.chance) % 2 == 0;
+  }
+  return false;
+}
+
 bool sim_failed(const sim *s) { return s->fault.struck; }
 void sim_die_at(sim *s, uint64_t nth) { s->die_at = nth == 0 ? 0 : s->calls[SIM_CHANGE] + nth; }
 void sim_die_now(sim *s) { s->dies = true; }
@@ -574,9 +601,10 @@ static int sim_lock(sdb_file *file, bool exclusive) {
 static int sim_read(sdb_file *file, uint64_t offset, void *buf, size_t len) {
   sim_event event = {.call = "read", .name = name_of(file), .offset = offset, .len = len};
   enum verdict verdict = enter(file->device, SIM_READ, &event);
-  if (verdict != GO) {
+  bool bad = verdict == GO && is_unreadable(file->device, file->node, offset, len);
+  if (verdict != GO || bad) {
     memset(buf, GARBAGE, len);
-    return code_of(file->device, verdict);
+    return bad ? SDB_IO : code_of(file->device, verdict);
   }
   if (offset > file->node->size || len > file->node->size - offset) return SDB_IO;
   read_bytes(file->node, offset, buf, len);
@@ -866,6 +894,7 @@ void sim_free(sim *s) {
   names_clear(&s->durable);
   forget_changes(s);
   free(s->changes);
+  free(s->bad.places);
   while (s->allocations != NULL) free_allocation(s, s->allocations);
   free(s);
 }

@@ -66,6 +66,10 @@ void sim_fail(sim *device, enum sim_kind kind, uint64_t nth, bool for_good, int 
 void sim_fail_nothing(sim *device);
 /* Whether the fault that was set has struck. */
 bool sim_failed(const sim *device);
+/* From now on the device does not give `len` bytes at `offset` of the file: who reads any of them is told SDB_IO. Places add up
+ * until sim_readable(); the file keeps them under another name. `chance` (not 0: a seed): every second such read succeeds. */
+void sim_unreadable(sim *device, const char *name, uint64_t offset, uint64_t len, uint64_t chance);
+void sim_readable(sim *device);
 /* The process dies in the `nth` call of kind SIM_CHANGE; 0: it does not. */
 void sim_die_at(sim *device, uint64_t nth);
 /* From a watcher: the process dies in the very call that is watched. From elsewhere: in the next call of kind SIM_CHANGE. */
